@@ -1,0 +1,40 @@
+# Every target does its own set-up: `make demo` and `make test` work in a fresh clone on a machine
+# with Python 3.11 to 3.13 (on Debian: python3 and python3-venv) and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test bench clean
+
+## From ten labelled faces to a segmenter and runs/face/report.html; what is done is skipped.
+demo: weights/face
+	$(RUN) -m repgan_jax.main --config=configs/face.py
+
+## Style, then all tests, with their coverage.
+test: $(VENV)/installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest --cov
+
+## Each measurement prints one JSON line.
+bench: $(VENV)/installed weights/face
+	for script in benchmarks/*.py; do $(RUN) $$script || exit 1; done
+
+## Takes away what the targets above installed or cached; weights/ and runs/ stay.
+clean:
+	rm -rf $(VENV) build *.egg-info .coverage .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+weights/face: | $(VENV)/installed
+	$(RUN) -m converters.mobilestylegan $@
+
+# Stamps: set up again when the dependencies change, or when the last time was interrupted.
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@

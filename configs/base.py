@@ -1,0 +1,87 @@
+"""Every field of a run, its default and its unit. Domains state differences only.
+
+    python -m repgan_jax.main --config=configs/face.py --config.fewshot.steps=500
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the defaults, shared by all domains."""
+    config = ConfigDict()
+    config.seed = 0  # every random choice of a run derives from it
+    config.workdir = "runs/base"  # where a run writes: one folder a stage
+    config.stages = ("fewshot", "generate", "autoshot", "evaluate", "report")
+    config.generator = "weights/face"  # folder written by a converter
+    config.classes = "examples/face/classes.txt"  # a class a line: name [#rrggbb]; the line is the id
+    config.label_size = 128  # pixels a side: labels of heads and of generated pictures
+    config.dtype = "float32"  # arithmetic of the generator: "float32" or "bfloat16"
+    config.backend = "shard_map"  # data parallelism: "shard_map" or "pmap"
+    config.compilation_cache = "~/.cache/repgan_jax/xla"  # "" turns it off
+
+    fewshot = config.fewshot = ConfigDict()
+    fewshot.shots = "examples/face"  # images/, masks/ (PNG) or labelme/ (JSON), latents.npz
+    fewshot.names = ()  # file stems of the shots to use; () = all
+    fewshot.head = "mlp0"  # mlp0 mlp1 mlp2 cnn_s cnn_m cnn_l
+    fewshot.taps = ()  # names of the activations a head reads; () = all from 8x8 up
+    fewshot.resize = "bilinear"  # of projected activations to the label size: bilinear or nearest
+    fewshot.ensemble = 1  # heads trained side by side; labels are their mean probability
+    fewshot.steps = 300  # optimiser steps, each on every shot
+    fewshot.learning_rate = 1e-2
+    fewshot.decay = "cosine"  # learning rate: "cosine" to 0, "constant", or "paper" (x0.9 every 50)
+    fewshot.weight_decay = 1e-3
+    fewshot.flip = True  # also learn from mirrored activations and masks
+    fewshot.picture_tolerance = 8.0  # mean absolute difference (0..255) allowed, shot against latent
+
+    generate = config.generate = ConfigDict()
+    generate.num_pictures = 1000
+    generate.truncation = 1.0  # psi: 1 = all of the generator's variety, 0 = the mean picture
+    generate.noise = "stored"  # "stored", "none" or "fresh" (a new map a sample)
+    generate.picture_size = 128  # pixels a side of the stored pictures
+    generate.shard_size = 50  # pictures a shard: what a kill can cost
+    generate.batch_size = 4  # pictures a device and call; changes no record
+    generate.soft_labels = True  # also store class probabilities (uint8)
+
+    autoshot = config.autoshot = ConfigDict()
+    autoshot.widths = (32, 64, 128, 128)  # channels a level of the U-Net
+    autoshot.steps = 1000
+    autoshot.batch_size = 16  # over all devices
+    autoshot.learning_rate = 2e-3
+    autoshot.warmup_steps = 50
+    autoshot.weight_decay = 1e-3
+    autoshot.clip_norm = 1.0
+    autoshot.ema = 0.99  # decay of the averaged weights, the ones that are kept; 0 turns it off
+    autoshot.soft_targets = True  # learn from probabilities instead of the most likely class
+    autoshot.held_out = 0.05  # share of the generated pictures kept for validation
+    autoshot.eval_every = 200  # steps between validations and checkpoints
+    augment = autoshot.augment = ConfigDict()
+    augment.flip = 0.5  # probability
+    augment.rotation = 10.0  # degrees, either way
+    augment.translation = 0.1  # share of the side, either way
+    augment.scale = (0.8, 1.25)
+    augment.brightness = 0.2  # of the range 0..1, either way
+    augment.contrast = 0.4  # factor 1 - x .. 1 + x
+    augment.saturation = 0.5  # factor 1 - x .. 1 + x
+    augment.hue = 0.05  # turns of the colour circle, either way
+    augment.blur = 1.0  # standard deviation in pixels, up to
+    augment.noise = 0.05  # standard deviation (pictures span 2), up to
+
+    evaluate = config.evaluate = ConfigDict()
+    evaluate.images = ""  # folder of photos
+    evaluate.masks = ""  # folder of their true masks
+    evaluate.layout = "fused"  # "fused": one index PNG a photo; "celebamask": {id}_{part}.png, merged
+    evaluate.size = 512  # pixels a side at which prediction and truth are compared
+    evaluate.validation = 0  # the first so many stems (sorted) choose settings; the rest are the test
+    evaluate.split = "test"  # "test" or "validation"
+    evaluate.limit = 0  # at most so many photos; 0 = all
+    evaluate.class_map = ConfigDict()  # truth's id or part name -> class name; () maps ids to themselves
+    evaluate.merge_order = ()  # part names, the later painted over the earlier ("celebamask")
+
+    segment = config.segment = ConfigDict()
+    segment.input = ""  # a photo, or a folder of photos
+    segment.output = ""  # folder; "" = segment/ in the workdir
+    segment.batch_size = 8
+
+    sample = config.sample = ConfigDict()
+    sample.num_pictures = 16
+    return config

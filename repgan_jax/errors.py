@@ -1,0 +1,8 @@
+"""The one exception a user's mistake ends in."""
+
+
+class UserError(Exception):
+    """A mistake in the input: one line that says what, where, what was expected and what to do.
+
+    Commands catch it, print `error: ...` on standard error and exit with 2; no traceback.
+    """

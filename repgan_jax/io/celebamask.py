@@ -1,0 +1,131 @@
+"""True part masks of face photos, as CelebAMask-HQ publishes them or fused into one a photo."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from repgan_jax.errors import UserError
+from repgan_jax.io import images
+from repgan_jax.palette import IGNORE, Palette
+
+LAYOUTS = ("fused", "celebamask")
+
+
+def find_pairs(photos: str | Path, masks: str | Path, layout: str) -> list[tuple[str, Path, Path]]:
+    """Returns (stem, photo, mask key) of every photo in a folder, sorted by stem.
+
+    Args:
+        photos: folder of photos.
+        masks: folder of their masks. "fused": `{stem}.png`. "celebamask": `{id}_{part}.png`, ids
+            padded to five digits, all in this folder or in folders inside it.
+        layout: "fused" or "celebamask".
+
+    Returns:
+        Keys for `read_truth`: the PNG itself, or the part files' path up to `_{part}.png`.
+
+    Raises:
+        UserError: an unknown layout, no photos, or a photo without a mask.
+    """
+    if layout not in LAYOUTS:
+        raise UserError(f"evaluate.layout: {layout!r}; expected {' or '.join(LAYOUTS)}")
+    masks = Path(masks)
+    if not masks.is_dir():
+        raise UserError(f"{masks}: no such folder; expected the true masks of {photos}")
+    if layout == "fused":
+        keys = {path.stem: path for path in masks.glob("*.png")}
+    else:
+        prefixes = ((p, p.name.split("_", 1)[0]) for p in masks.rglob("*_*.png"))
+        keys = {prefix: path.with_name(prefix) for path, prefix in prefixes}
+    pairs = []
+    for photo in images.find_photos(photos):
+        stem = photo.stem
+        name = stem.zfill(5) if layout == "celebamask" and stem.isdigit() else stem
+        if name not in keys:
+            expected = f"{name}.png" if layout == "fused" else f"{name}_skin.png and the like"
+            raise UserError(f"{masks}: no mask for {photo}; expected {expected}")
+        pairs.append((stem, photo, keys[name]))
+    return sorted(pairs)
+
+
+def read_truth(
+    key: str | Path,
+    layout: str,
+    class_map: Mapping[str, str],
+    merge_order: Sequence[str],
+    palette: Palette,
+) -> np.ndarray:
+    """Returns the true int32 ids [H, W] of one photo.
+
+    Args:
+        key: from `find_pairs`.
+        layout: "fused" or "celebamask".
+        class_map: the truth's id (as text) or part name -> class name; empty: ids are ours.
+        merge_order: part names, each painted over those before it; parts not named are left out.
+        palette: our classes; what no part covers is background.
+
+    Raises:
+        UserError: an unreadable mask, an id or part that `class_map` does not name, or a class
+            that the palette does not have.
+    """
+    ids = {source: _target(source, name, palette) for source, name in class_map.items()}
+    if layout == "celebamask":
+        return _merge_parts(Path(key), ids, merge_order)
+    return _read_fused(Path(key), ids or {str(k): k for k in range(palette.num_classes)})
+
+
+def _read_fused(path: Path, ids: Mapping[str, int]) -> np.ndarray:
+    """Returns int32 ids [H, W] of a PNG whose values stand for them as `ids` says; 255 stays."""
+    truth = np.asarray(images.open_picture(path))
+    if truth.ndim != 2:
+        raise UserError(f"{path}: a colour picture; expected a grey or palette PNG of ids")
+    table = np.full(65536, -1, np.int32)  # ids of 8 or 16 bits
+    table[IGNORE] = IGNORE
+    for source, k in ids.items():
+        if not source.isdecimal():
+            raise UserError(
+                f"evaluate.class_map.{source}: not an id; expected whole numbers for fused masks"
+            )
+        table[int(source)] = k
+    mask = table[truth]
+    unknown = truth[mask < 0]
+    if unknown.size:
+        raise UserError(
+            f"{path}: unknown id {unknown[0]} in {(unknown == unknown[0]).sum()} pixels; "
+            f"expected {', '.join(ids)}, as evaluate.class_map says"
+        )
+    return mask
+
+
+def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str]) -> np.ndarray:
+    """Returns int32 ids [H, W] of the part files `{prefix}_{part}.png`, painted in order."""
+    mask = None
+    for part in merge_order:
+        if part not in ids:
+            raise UserError(
+                f"evaluate.merge_order: part {part!r} is not in evaluate.class_map, "
+                f"which names {', '.join(ids)}"
+            )
+        path = prefix.with_name(f"{prefix.name}_{part}.png")
+        if not path.is_file():  # a face without, say, a hat has no file of it
+            continue
+        covered = np.asarray(images.open_picture(path).convert("L")) > 127
+        mask = np.zeros(covered.shape, np.int32) if mask is None else mask
+        if covered.shape != mask.shape:
+            raise UserError(
+                f"{path}: {covered.shape[1]}x{covered.shape[0]} pixels; "
+                f"the parts before it have {mask.shape[1]}x{mask.shape[0]}"
+            )
+        mask[covered] = ids[part]
+    if mask is None:
+        raise UserError(
+            f"{prefix}_*.png: no file of a part in evaluate.merge_order ({', '.join(merge_order)})"
+        )
+    return mask
+
+
+def _target(source: str, name: str, palette: Palette) -> int:
+    try:
+        return palette.index(name)
+    except UserError as error:
+        raise UserError(f"evaluate.class_map.{source}: {error}") from error

@@ -1,0 +1,33 @@
+"""Whole files or none: the one way in which bytes reach the disk."""
+
+import os
+from pathlib import Path
+
+from repgan_jax.errors import UserError
+
+
+def atomic_write(path: str | Path, data: bytes) -> None:
+    """Writes `data` to `path` under a temporary name in the same folder, then renames it.
+
+    Missing folders are made. Readers see the old file or the new one, never a part of it.
+
+    Raises:
+        UserError: the disk is full, the folder cannot be written, and the like; nothing is left.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: not written ({error.strerror}); nothing was left behind: "
+            "make room or choose a folder that can be written, and run the same command again"
+        ) from error

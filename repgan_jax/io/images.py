@@ -1,0 +1,169 @@
+"""Photos in, PNG files out: uint8 [H, W, 3] RGB on both sides."""
+
+import contextlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from repgan_jax.errors import UserError
+from repgan_jax.io import files
+from repgan_jax.palette import IGNORE, Palette
+
+# What people call a photo. Those that cannot be read are refused by name, not passed over.
+PHOTO_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")
+)
+
+# What Pillow raises on damaged files, depending on the format and on the place of the damage.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Turns whatever Pillow raises on the file at `path` into a UserError that names it."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not a picture; expected JPEG, PNG, WebP or the like") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too large to be read safely; reduce it first") from error
+    except _DAMAGE as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read ({reason}); replace or remove it") from error
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """Returns the picture as Pillow decodes it, in its own mode, fully read.
+
+    Raises:
+        UserError: missing, damaged, not a picture, or so large that it may be an attack.
+    """
+    with _naming(path), Image.open(path) as image:
+        image.load()
+        return image
+
+
+def read_photo(path: str | Path) -> np.ndarray:
+    """Returns uint8 [H, W, 3], upright (EXIF orientation), in RGB.
+
+    Grey, palette and CMYK pictures become RGB, 16 bits a channel become 8, and what is
+    transparent shows white, as on a page.
+
+    Raises:
+        UserError: see `open_picture`.
+    """
+    with _naming(path):  # the EXIF block may be damaged too
+        image = ImageOps.exif_transpose(open_picture(path))
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def find_photos(path: str | Path) -> list[Path]:
+    """Returns the photos in a folder, sorted by name, or the one file that `path` is.
+
+    Raises:
+        UserError: nothing at `path`, or a folder without photos.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder; give a photo or a folder of photos")
+    photos = sorted(
+        p for p in path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and p.name[0] != "."
+    )
+    if not photos:
+        raise UserError(f"{path}: no photos in this folder; expected JPEG, PNG, WebP or the like")
+    return photos
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """Returns uint8 [H, W, 3] or [H, W] as the bytes of a PNG file."""
+    return _png(Image.fromarray(np.asarray(array, np.uint8)))
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """Returns the uint8 [H, W, 3] or [H, W] that `encode_png` was given."""
+    return np.array(Image.open(io.BytesIO(data)))
+
+
+def write_png(path: str | Path, array: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] or [H, W] as a PNG file, whole or not at all."""
+    files.atomic_write(path, encode_png(array))
+
+
+def write_palette_png(path: str | Path, mask: np.ndarray, palette: Palette) -> None:
+    """Writes ids [H, W] as a PNG of indices that viewers show in the palette's colours."""
+    image = Image.fromarray(np.asarray(mask, np.uint8))
+    image.putpalette(_colour_table(palette).tobytes())
+    files.atomic_write(path, _png(image))
+
+
+def to_float(picture: np.ndarray) -> np.ndarray:
+    """Returns uint8 0..255 as float32 in [-1, 1]."""
+    return np.asarray(picture, np.float32) / 127.5 - 1
+
+
+def to_uint8(picture: np.ndarray) -> np.ndarray:
+    """Returns floats in [-1, 1] as uint8: rounded, and clipped where they lie outside."""
+    return np.round((np.asarray(picture, np.float32) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def resize_area(picture: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Returns uint8 [H, W, 3] resized to `size` (a side, or height and width).
+
+    Reducing averages the area under each new pixel; enlarging is bicubic.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    reducing = height <= picture.shape[0] and width <= picture.shape[1]
+    method = Image.Resampling.BOX if reducing else Image.Resampling.BICUBIC
+    return np.array(Image.fromarray(picture).resize((width, height), method))
+
+
+def overlay(
+    photo: np.ndarray, mask: np.ndarray, palette: Palette, *, alpha: float = 0.5
+) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: `photo` tinted by the colours of `mask` [H, W].
+
+    Background and ignored pixels keep the photo's colours.
+    """
+    mask = np.asarray(mask)
+    part = (mask != 0) & (mask != IGNORE)
+    tinted = photo.copy()
+    tint = alpha * palette.colours[mask[part]] + (1 - alpha) * photo[part]
+    tinted[part] = np.round(tint).astype(np.uint8)
+    return tinted
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], *, columns: int, gap: int = 4) -> np.ndarray:
+    """Returns uint8 [H', W', 3]: equal pictures [H, W, 3] in rows, `gap` white pixels between."""
+    height, width, _ = pictures[0].shape
+    rows = -(-len(pictures) // columns)
+    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
+    sheet = np.full(shape, 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+    return sheet
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _colour_table(palette: Palette) -> np.ndarray:
+    """Returns uint8 [256, 3]: the classes' colours, white for the other ids, 255 among them."""
+    table = np.full((256, 3), 255, np.uint8)
+    table[: palette.num_classes] = palette.colours
+    return table

@@ -1,0 +1,249 @@
+"""Class lists, masks in the formats people draw them in, and labelled shots."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from repgan_jax.errors import UserError
+from repgan_jax.io import images
+from repgan_jax.palette import IGNORE, Palette, parse_classes
+
+_LABELME_IGNORE = "__ignore__"  # labelme's own name for pixels that count nowhere
+
+
+def read_classes(path: str | Path) -> Palette:
+    """Returns the palette in a text file of `name [#rrggbb]` lines; see `parse_classes`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(
+            f"{path}: no class list ({reason}); expected 'name [#rrggbb]' a line"
+        ) from error
+    return parse_classes(text, str(path))
+
+
+def read_mask(
+    path: str | Path, palette: Palette, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Returns int32 ids [H, W], 255 = ignore, from any of the formats masks come in.
+
+    The content decides. Colours that are all the palette's stand for their classes (RGB or
+    palette PNG); otherwise the values of a grey or palette PNG are ids. Labelme's JSON is drawn
+    polygon by polygon, later over earlier, on background.
+
+    Args:
+        path: a picture, or a `.json` file of labelme's.
+        palette: the classes.
+        size: height and width that the mask must have.
+
+    Raises:
+        UserError: unreadable, another size, an unknown id, colour or label.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        mask = _read_labelme(path, palette)
+    else:
+        mask = _ids(path, images.open_picture(path), palette)
+    if size and mask.shape != tuple(size):
+        raise UserError(
+            f"{path}: mask of {mask.shape[1]}x{mask.shape[0]} pixels (width x height) for a "
+            f"picture of {size[1]}x{size[0]}; draw it at the picture's size"
+        )
+    return mask
+
+
+def resize_mask(mask: np.ndarray, size: int, num_classes: int) -> np.ndarray:
+    """Returns int32 [size, size]: `mask` [H, W] by majority vote, or by nearest pixel.
+
+    Where both sides shrink by whole numbers every new pixel takes the most frequent id of its
+    cell, ignore among them, the lowest at a tie; otherwise the id of the nearest old pixel.
+    """
+    height, width = mask.shape
+    if height % size or width % size:
+        rows = ((np.arange(size) + 0.5) * height / size).astype(int)
+        columns = ((np.arange(size) + 0.5) * width / size).astype(int)
+        return mask[np.ix_(rows, columns)].astype(np.int32)
+    ids = np.array([*range(num_classes), IGNORE], np.int32)
+    cells = np.asarray(mask).reshape(size, height // size, size, width // size)
+    votes = np.stack([(cells == k).sum((1, 3)) for k in ids])  # [K + 1, size, size]
+    return ids[votes.argmax(0)]
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """k labelled pictures with the latents that make them.
+
+    Attributes:
+        names: k file stems.
+        images: uint8 [k, H, W, 3].
+        masks: int32 [k, H, W], 255 = ignore.
+        w: float32 [k, D], or [k, L, D] with a latent a layer.
+    """
+
+    names: tuple[str, ...]
+    images: np.ndarray
+    masks: np.ndarray
+    w: np.ndarray
+
+
+def read_shots(folder: str | Path, palette: Palette, names: Sequence[str] = ()) -> Shots:
+    """Returns the shots in `folder`, sorted by name, or those `names` in their order.
+
+    The folder holds `images/`, one mask a picture in `masks/` (PNG) or else in `labelme/` (JSON),
+    and `latents.npz`: `w` [k, D] or [k, L, D], with `name` [k], or `seed` [k] for the stems
+    `seed000`, `seed001`, ....
+
+    Raises:
+        UserError: a picture without mask or latent, sizes that differ, an unknown name, and
+            whatever `read_mask` refuses.
+    """
+    folder = Path(folder)
+    latents = _read_latents(folder / "latents.npz")
+    pictures = {path.stem: path for path in images.find_photos(folder / "images")}
+    names = tuple(names) or tuple(pictures)
+    for name in names:
+        if name not in pictures:
+            raise UserError(
+                f"{folder / 'images'}: no shot named {name!r}; there are {', '.join(pictures)}"
+            )
+        if name not in latents:
+            raise UserError(
+                f"{folder / 'latents.npz'}: no latent for {pictures[name]}; "
+                f"there are latents for {', '.join(latents)}: add it or remove the picture"
+            )
+    photos = [images.read_photo(pictures[name]) for name in names]
+    for name, photo in zip(names, photos, strict=True):
+        if photo.shape != photos[0].shape:
+            raise UserError(
+                f"{pictures[name]}: {photo.shape[1]}x{photo.shape[0]} pixels, but "
+                f"{pictures[names[0]].name} has {photos[0].shape[1]}x{photos[0].shape[0]}; "
+                "all shots must have one size"
+            )
+    size = photos[0].shape[:2]
+    return Shots(
+        names,
+        np.stack(photos),
+        np.stack([read_mask(_find_mask(folder, name), palette, size) for name in names]),
+        np.stack([latents[name] for name in names]),
+    )
+
+
+def _ids(path: Path, image: Image.Image, palette: Palette) -> np.ndarray:
+    """Returns the int32 ids [H, W] that a mask picture stands for."""
+    if image.mode in ("RGB", "RGBA", "P"):
+        by_colour, unknown = _match_colours(image, palette)
+        if not unknown.any():
+            return by_colour
+        if image.mode != "P":
+            colours, counts = np.unique(
+                np.asarray(image.convert("RGB"))[unknown], axis=0, return_counts=True
+            )
+            worst = counts.argmax()
+            raise UserError(
+                f"{path}: {counts[worst]} pixels of #{colours[worst].tobytes().hex()}, no class's "
+                f"colour; expected {_known_colours(palette)}: save PNG without smoothed edges"
+            )
+    if image.mode not in ("1", "L", "P", "I;16"):
+        raise UserError(f"{path}: mask of mode {image.mode}; expected a grey, palette or RGB PNG")
+    mask = np.asarray(image).astype(np.int32)
+    ids, counts = np.unique(mask, return_counts=True)
+    for k, count in zip(ids, counts, strict=True):
+        if k >= palette.num_classes and k != IGNORE:
+            raise UserError(
+                f"{path}: unknown id {k} in {count} pixels; the classes are "
+                f"{', '.join(f'{i} {name}' for i, name in enumerate(palette.names))}, "
+                f"and {IGNORE} is ignored"
+            )
+    return mask
+
+
+def _match_colours(image: Image.Image, palette: Palette) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids [H, W] by colour, and [H, W] true where a pixel's colour is no class's."""
+    colour = np.asarray(image.convert("RGB"))
+    mask = np.full(colour.shape[:2], IGNORE, np.int32)
+    for k, wanted in enumerate(palette.colours):
+        mask[(colour == wanted).all(-1)] = k
+    ignored = np.asarray(image) == IGNORE if image.mode == "P" else np.zeros(mask.shape, bool)
+    mask[ignored] = IGNORE  # index 255, whatever its colour
+    return mask, (mask == IGNORE) & ~ignored
+
+
+def _known_colours(palette: Palette) -> str:
+    pairs = zip(palette.colours, palette.names, strict=True)
+    return ", ".join(f"#{colour.tobytes().hex()} {name}" for colour, name in pairs)
+
+
+def _read_labelme(path: Path, palette: Palette) -> np.ndarray:
+    """Returns int32 ids [H, W] drawn from the polygons of a labelme file."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        size = (document["imageWidth"], document["imageHeight"])
+        shapes = [
+            (
+                shape["label"],
+                shape["shape_type"],
+                [(float(x), float(y)) for x, y in shape["points"]],
+            )
+            for shape in document["shapes"]
+        ]
+        canvas = Image.new("L", size, 0)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a labelme file ({type(error).__name__}: {error}); "
+            "expected imageWidth, imageHeight and shapes: save it again with labelme"
+        ) from error
+    draw = ImageDraw.Draw(canvas)
+    ids = {name: k for k, name in enumerate(palette.names)} | {_LABELME_IGNORE: IGNORE}
+    for label, kind, points in shapes:
+        if label not in ids:
+            raise UserError(f"{path}: unknown label {label!r}; expected {', '.join(palette.names)}")
+        if kind != "polygon" or len(points) < 3:
+            raise UserError(
+                f"{path}: {label!r} is a {kind} of {len(points)} points; draw polygons instead"
+            )
+        draw.polygon(points, fill=ids[label])
+        draw.line([*points, points[0]], fill=ids[label])  # the outline is part of the part
+    return np.asarray(canvas).astype(np.int32)
+
+
+def _read_latents(path: Path) -> dict[str, np.ndarray]:
+    """Returns the float32 latents [D] or [L, D] by file stem."""
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or "not an .npz file"
+        raise UserError(
+            f"{path}: no latents ({reason}); expected w [k, D] or [k, L, D] and name or seed [k]"
+        ) from error
+    if "w" not in arrays or not {"name", "seed"} & set(arrays):
+        raise UserError(
+            f"{path}: holds {', '.join(arrays) or 'nothing'}; expected w [k, D] or [k, L, D] (the "
+            "generator's mapping of z) and name or seed [k]"
+        )
+    w = arrays["w"].astype(np.float32)
+    stems = (
+        arrays["name"] if "name" in arrays else [f"seed{i:03d}" for i in map(int, arrays["seed"])]
+    )
+    if w.ndim not in (2, 3) or len(w) != len(stems):
+        raise UserError(
+            f"{path}: w of shape {list(w.shape)} for {len(stems)} names; expected [k, D] or "
+            "[k, L, D], one for each name"
+        )
+    return dict(zip(map(str, stems), w, strict=True))
+
+
+def _find_mask(folder: Path, name: str) -> Path:
+    """Returns the path of a shot's mask: the PNG if there is one, else the polygons."""
+    for path in (folder / "masks" / f"{name}.png", folder / "labelme" / f"{name}.json"):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{folder}: no mask for shot {name!r}; expected masks/{name}.png or labelme/{name}.json"
+    )

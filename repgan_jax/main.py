@@ -1,0 +1,106 @@
+"""The command: python -m repgan_jax.main --config=configs/face.py [--config.FIELD=VALUE ...]."""
+
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from repgan_jax import stages
+from repgan_jax.errors import UserError
+
+MAIN_FIELDS = {
+    "workdir": "folder for the results, one folder a stage",
+    "stages": "what to do, in this order: --config.stages=evaluate,report",
+    "generator": "folder of a converted generator",
+    "classes": "file with the names of the parts",
+    "fewshot.shots": "folder of the labelled pictures",
+    "fewshot.names": "which of them to learn from; all where empty",
+    "generate.num_pictures": "size of the generated dataset",
+    "autoshot.steps": "how long the stand-alone network learns",
+    "evaluate.images": "folder of photos with true masks (evaluate.masks)",
+    "segment.input": "photo, or folder of photos, to segment",
+    "seed": "every random choice derives from it",
+}
+
+
+def help_text() -> str:
+    """Returns what --help prints."""
+    lines = [__doc__.replace("The command", "Usage", 1).rstrip(".")]
+    for title, entries in (
+        ("Stages; one that is finished is skipped, one that was killed goes on:", stages.STAGES),
+        ("Main fields, as in --config.seed=3; all, with units: configs/base.py", MAIN_FIELDS),
+    ):
+        lines += ["", title, *(f"  {name:<22} {text}" for name, text in entries.items())]
+    return "\n".join(lines)
+
+
+def read_config(argv: Sequence[str]) -> ConfigDict:
+    """Returns the config that the arguments `argv` (without the program's name) ask for."""
+    values, argv = flags.FlagValues(), ["main", *argv]
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "Config file.", flag_values=values, sys_argv=argv
+    )
+    try:
+        stray = values(argv)[1:]
+        if holder.value is not None:
+            _split_commas(holder.value)
+    except AttributeError as error:  # wraps the KeyError of an unknown field
+        reason = getattr(error.args[0], "args", error.args)[0].replace("\nDid", "; did")
+        raise UserError(f"unknown config field {reason}") from error
+    except (flags.Error, OSError) as error:
+        reason = str(error).strip().splitlines()[-1]  # a traceback may stand before it
+        raise UserError(reason.removeprefix("flag ")) from error
+    if stray:
+        raise UserError(f"argument {stray[0]!r} is not understood; fields are --config.NAME=VALUE")
+    if holder.value is None:
+        raise UserError("no config; give one, for example --config=configs/face.py")
+    return holder.value
+
+
+def run(config: ConfigDict) -> None:
+    """Runs the stages of `config` in their order."""
+    if config.compilation_cache:
+        folder = Path(config.compilation_cache).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    for stage in [stages.load(name) for name in config.stages]:
+        stage.run(config, Path(config.workdir).expanduser())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does what the command line asks for; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.set_verbosity(logging.FATAL)  # Orbax logs a traceback for what it raises as well
+    if not argv or {"-h", "--help"} & set(argv):
+        print(help_text())
+        return 0
+    try:
+        run(read_config(argv))
+        return 0
+    except UserError as error:
+        message, code = str(error), 2
+    except KeyboardInterrupt:
+        message, code = "interrupted; the same command goes on from here", 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        message, code = f"{error.filename}: {error.strerror}; choose another folder", 2
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _split_commas(config: ConfigDict) -> None:
+    """Makes ("a", "b") of ("a,b",), which is what `--config.names=a,b` is taken for."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _split_commas(value)
+        elif isinstance(value, tuple) and any("," in str(item) for item in value):
+            config[name] = tuple(part.strip() for item in value for part in item.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Segmentation heads on the generator's activations (paper, section 3.3).
+
+Every head begins with a 1x1 convolution over all activations, folded: see
+`taps.project_and_sum`. What follows works on its sum at the label size.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from repgan_jax import ops, taps as taps_lib
+from repgan_jax.errors import UserError
+
+
+class FoldedConv(nn.Module):
+    """1x1 convolution of the resized, stacked activations, computed before the resizing.
+
+    The collection "stats" holds each channel's root mean square over the shots; dividing by it
+    puts thousands of channels of very different strength on one footing for the optimiser.
+    """
+
+    features: int
+    size: int
+    resize: str = "bilinear"
+
+    @nn.compact
+    def __call__(self, taps: taps_lib.Taps) -> jax.Array:
+        """Returns [N, size, size, features] float32 for `taps` by name, [N, h, w, C]."""
+        fan_in = sum(tap.shape[-1] for tap in taps.values())
+        init = nn.initializers.normal(fan_in**-0.5)
+        kernels = {}
+        for name, tap in taps.items():
+            kernel = self.param(f"kernel_{name}", init, (tap.shape[-1], self.features))
+            scale = self.variable("stats", name, jnp.ones, tap.shape[-1:]).value
+            kernels[name] = (kernel / scale[:, None]).astype(tap.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        projected = taps_lib.project_and_sum(taps, kernels, self.size, method=self.resize)
+        return projected.astype(jnp.float32) + bias
+
+
+class MLPHead(nn.Module):
+    """Hidden layers on each pixel by itself; none makes a linear head.
+
+    Attributes:
+        num_classes: K.
+        hidden: width of each hidden layer.
+        size: pixels a side of the labels.
+        resize: of the projected activations, "bilinear" or "nearest".
+    """
+
+    num_classes: int
+    hidden: Sequence[int]
+    size: int
+    resize: str = "bilinear"
+
+    @nn.compact
+    def __call__(self, taps: taps_lib.Taps) -> jax.Array:
+        """Returns logits [N, size, size, K]."""
+        first, *widths = (*self.hidden, self.num_classes)
+        x = FoldedConv(first, self.size, self.resize)(taps)
+        for width in widths:
+            x = nn.Dense(width)(nn.relu(x))
+        return x
+
+
+class CNNHead(nn.Module):
+    """1x1 convolution to 128 channels, then dilated 3x3 convolutions (CNN-L and shorter kin).
+
+    Attributes:
+        num_classes: K.
+        widths: channels of each 3x3 convolution but the last, which has K.
+        dilations: of each 3x3 convolution.
+        size: pixels a side of the labels.
+        resize: of the projected activations, "bilinear" or "nearest".
+    """
+
+    num_classes: int
+    widths: Sequence[int]
+    dilations: Sequence[int]
+    size: int
+    resize: str = "bilinear"
+
+    @nn.compact
+    def __call__(self, taps: taps_lib.Taps) -> jax.Array:
+        """Returns logits [N, size, size, K]."""
+        x = FoldedConv(128, self.size, self.resize)(taps)
+        for width, dilation in zip((*self.widths, self.num_classes), self.dilations, strict=True):
+            x = ops.leaky_relu(x, slope=0.01)
+            x = nn.Conv(width, (3, 3), kernel_dilation=dilation)(x)
+        return x
+
+
+_MLP = {"mlp0": (), "mlp1": (200,), "mlp2": (2000, 200)}
+_CNN = {
+    "cnn_s": ((64, 64, 32), (2, 1, 2, 1)),
+    "cnn_m": ((64, 64, 64, 64, 32), (2, 4, 1, 2, 4, 1)),
+    "cnn_l": ((64, 64, 64, 64, 64, 64, 32), (2, 4, 8, 1, 2, 4, 8, 1)),
+}
+NAMES = (*_MLP, *_CNN)
+
+
+def build(name: str, num_classes: int, size: int, resize: str = "bilinear") -> nn.Module:
+    """Returns the head called `name`: one of `NAMES`."""
+    if name in _MLP:
+        return MLPHead(num_classes, _MLP[name], size, resize)
+    if name in _CNN:
+        return CNNHead(num_classes, *_CNN[name], size, resize)
+    raise UserError(f"config.fewshot.head: {name!r} is unknown; expected one of {list(NAMES)}")

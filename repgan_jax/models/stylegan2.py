@@ -1,0 +1,177 @@
+"""StyleGAN2's generator (Karras et al. 2020, arXiv 1912.04958), skip architecture.
+
+Kernels and biases act as they are stored: the run-time factors of the equalised learning rate
+(1 / sqrt(fan-in), and 0.01 in the mapping) are folded into them by the converters.
+
+Letters: N batch, L style layers, D latent width, Dz input width, C channels, R resolution.
+"""
+
+import math
+import zlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from repgan_jax import ops
+
+_GAIN = math.sqrt(2)  # after every leaky ReLU: keeps the variance
+_unit_variance = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+def build(architecture: dict, dtype: jnp.dtype = jnp.float32) -> tuple["Mapping", "Synthesis"]:
+    """Returns the mapping and the synthesis module that a converter's `architecture` states."""
+    mapping = Mapping(architecture["w_dim"], architecture["mapping_layers"])
+    widths = architecture["widths"]
+    return mapping, Synthesis(tuple(widths[size] for size in sorted(widths, key=int)), dtype)
+
+
+class Mapping(nn.Module):
+    """z to w: pixel norm, then dense layers with leaky ReLU."""
+
+    width: int
+    num_layers: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Returns w [N, D], untruncated, for standard normal `z` [N, Dz]; always float32."""
+        x = ops.pixel_norm(z)
+        for i in range(self.num_layers):
+            dense = nn.Dense(
+                self.width,
+                kernel_init=_unit_variance,
+                precision=jax.lax.Precision.HIGHEST,  # cheap, and all that follows rests on w
+                name=f"dense_{i}",
+            )
+            x = _GAIN * ops.leaky_relu(dense(x))
+        return x
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU."""
+
+    features: int
+    up: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, w: jax.Array, noise: str | jax.Array) -> jax.Array:
+        """Returns [N, H, W, features], twice the size if `up`, from `x` and `w` [N, D]."""
+        channels = x.shape[-1]
+        style = nn.Dense(channels, bias_init=nn.initializers.ones, name="style")(w)
+        kernel = self.param("kernel", _unit_variance, (3, 3, channels, self.features))
+        strength = self.param("noise_strength", nn.initializers.zeros, ())
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x = ops.modulated_conv(x, kernel, style, up=self.up)
+        stored = self.variable("noise", "map", jnp.zeros, x.shape[1:3]).value
+        x = x + noise_map(self, noise, stored, strength, x.shape).astype(x.dtype)
+        return _GAIN * ops.leaky_relu(x + bias.astype(x.dtype))
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to a picture, without demodulation."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """Returns [N, H, W, 3] float32 from `x` [N, H, W, C] and `w` [N, D]."""
+        style = nn.Dense(x.shape[-1], bias_init=nn.initializers.ones, name="style")(w)
+        kernel = self.param("kernel", _unit_variance, (1, 1, x.shape[-1], 3))
+        bias = self.param("bias", nn.initializers.zeros, (3,))
+        return ops.modulated_conv(x, kernel, style, demodulate=False).astype(jnp.float32) + bias
+
+
+class Synthesis(nn.Module):
+    """Latents to a picture and its activations.
+
+    Attributes:
+        widths: channels at 4, 8, ... R pixels.
+        dtype: of convolutions and taps; styles and the picture stay float32.
+    """
+
+    widths: tuple[int, ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def resolution(self) -> int:
+        """R, pixels a side."""
+        return 2 << len(self.widths)
+
+    @property
+    def num_layers(self) -> int:
+        """L: every convolution reads a latent, and the last picture layer one of its own."""
+        return 2 * len(self.widths)
+
+    @property
+    def tap_names(self) -> tuple[str, ...]:
+        """Names of the taps, coarse to fine."""
+        sizes = (4 << (i + 1) // 2 for i in range(self.num_layers - 1))
+        return tuple(f"conv_{i:02d}_{size}" for i, size in enumerate(sizes))
+
+    @nn.compact
+    def __call__(
+        self, w: jax.Array, noise: str | jax.Array = "stored"
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the picture [N, R, R, 3] and the activations by name, coarse to fine.
+
+        Args:
+            w: [N, L, D].
+            noise: see `noise_map`.
+        """
+        normal = nn.initializers.normal(1.0)
+        constant = self.param("constant", normal, (4, 4, self.widths[0])).astype(self.dtype)
+        x = jnp.broadcast_to(constant, (len(w), *constant.shape))
+        image, taps = None, {}
+        for i, tap in enumerate(self.tap_names):
+            level = (i + 1) // 2
+            conv = StyledConv(self.widths[level], up=i % 2 == 1, name=f"conv_{i:02d}")
+            taps[tap] = x = conv(x, w[:, i], noise)
+            if i % 2 == 0:  # the last convolution of its size: add to the picture
+                rgb = ToRGB(name=f"rgb_{level:02d}")(x, w[:, i + 1])
+                image = rgb if image is None else ops.upsample(image) + rgb
+        return image, taps
+
+
+def noise_map(
+    module: nn.Module,
+    noise: str | jax.Array,
+    stored: jax.Array,
+    strength: jax.Array,
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """Returns the noise of layer `module`, to be added to activations of `shape` (N, H, W, C).
+
+    Args:
+        module: the layer; its name keeps its random numbers apart from other layers'.
+        noise: "stored" for the generator's own map, "none", or random: keys [N], one a sample
+            (which makes a sample independent of its batch), or one key, split by position.
+        stored: [H, W].
+        strength: factor of the noise.
+        shape: of the activations.
+
+    Raises:
+        ValueError: for another `noise`.
+    """
+    if isinstance(noise, str):
+        if noise not in ("stored", "none"):
+            raise ValueError(f"noise {noise!r}: expected 'stored', 'none' or a jax.random.key")
+        return strength * stored[..., None] if noise == "stored" else jnp.zeros(())
+    if noise.ndim == 0:
+        noise = jax.vmap(jax.random.fold_in, (None, 0))(noise, jnp.arange(shape[0]))
+    layer = zlib.crc32(module.name.encode())
+    keys = jax.vmap(jax.random.fold_in, (0, None))(noise, layer)
+    draw = jax.vmap(lambda key: jax.random.normal(key, (*shape[1:3], 1)))
+    return strength * draw(keys)
+
+
+def broadcast(w: jax.Array, num_layers: int) -> jax.Array:
+    """Returns [N, L, D]: `w` [N, D] repeated for each style layer, or as it is if [N, L, D]."""
+    return w if w.ndim == 3 else jnp.repeat(w[:, None], num_layers, axis=1)
+
+
+def truncate(w: jax.Array, mean: jax.Array, psi: float) -> jax.Array:
+    """Returns `w` [N, D] or [N, L, D] moved towards `mean` [D]: all the way if `psi` is 0."""
+    return mean + psi * (w - mean)
+
+
+def mix(w1: jax.Array, w2: jax.Array, layer: int) -> jax.Array:
+    """Returns [N, L, D]: `w1` [N, L, D] up to style layer `layer`, `w2` from there on."""
+    return jnp.concatenate([w1[:, :layer], w2[:, layer:]], axis=1)

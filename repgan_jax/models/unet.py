@@ -1,0 +1,64 @@
+"""The stand-alone segmentation network: a U-Net (paper, section 3.5; Ronneberger et al. 2015)."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from repgan_jax import ops
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each with group normalisation and ReLU.
+
+    Groups, not batches: a picture's result does not depend on its neighbours, and photos are
+    normalised by their own statistics rather than by those of generated pictures.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [N, H, W, features] for `x` [N, H, W, C]."""
+        for _ in range(2):
+            x = nn.Conv(self.features, (3, 3), use_bias=False)(x)
+            x = nn.relu(nn.GroupNorm(num_groups=min(8, self.features))(x))
+        return x
+
+
+class UNet(nn.Module):
+    """Pictures to logits of the same size.
+
+    Attributes:
+        num_classes: K.
+        widths: channels at each level, from the finest; a level halves the size of the one before.
+        patch: pixels a side that the first level sees as one: 1 for a classical U-Net; 2 moves the
+            costly finest level to half the size, at a quarter of the work.
+    """
+
+    num_classes: int
+    widths: Sequence[int]
+    patch: int = 1
+
+    @property
+    def stride(self) -> int:
+        """Both sides of the input must be multiples of this."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    @nn.compact
+    def __call__(self, pictures: jax.Array) -> jax.Array:
+        """Returns logits [N, H, W, K] for `pictures` [N, H, W, 3] in [-1, 1]."""
+        x, skips = ops.space_to_depth(pictures, self.patch), []
+        *fine, coarse = self.widths
+        for features in fine:
+            x = Block(features)(x)
+            skips.append(x)
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        x = Block(coarse)(x)
+        for features, skip in zip(reversed(fine), reversed(skips), strict=True):
+            x = nn.Conv(features, (1, 1))(x)  # narrow first: cheaper than after doubling
+            x = jax.image.resize(x, (*skip.shape[:3], features), "bilinear")
+            x = Block(features)(jnp.concatenate([x, skip], -1))
+        logits = nn.Conv(self.num_classes * self.patch**2, (1, 1))(x)
+        return ops.depth_to_space(logits, self.patch)

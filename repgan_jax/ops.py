@@ -1,0 +1,157 @@
+"""Array operations of the generators and heads: filters, resampling, normalisation.
+
+Everything is NHWC. Small filters are written as shifted multiply-adds: on CPU a library
+depthwise convolution costs ten times as much, and on GPU and TPU XLA fuses the sum into one pass.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def leaky_relu(x: jax.Array, *, slope: float = 0.2) -> jax.Array:
+    """Returns `x` [...] where positive, `slope` times `x` elsewhere."""
+    return jnp.where(x >= 0, x, slope * x)
+
+
+def pixel_norm(x: jax.Array, *, epsilon: float = 1e-8) -> jax.Array:
+    """Returns `x` [..., C] divided by the root mean square over its channels."""
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
+
+
+def depthwise3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns [N, H, W, C]: each channel of `x` correlated with its own 3x3 filter, zero padded.
+
+    Args:
+        x: [N, H, W, C].
+        kernel: [N, 3, 3, C], a filter a sample, or [1, 3, 3, C].
+    """
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sum(
+        padded[:, i : i + height, j : j + width] * kernel[:, i, j, None, None]
+        for i in range(3)
+        for j in range(3)
+    )
+
+
+def inverse_haar(x: jax.Array) -> jax.Array:
+    """Returns [N, 2H, 2W, C]: one level of the inverse Haar wavelet transform.
+
+    Args:
+        x: [N, H, W, 4C]: C channels of averages, then the three details (vertical, horizontal,
+            diagonal) of channel 0, of channel 1, and so on.
+    """
+    batch, height, width, channels = x.shape
+    count = channels // 4
+    mean = x[..., :count]
+    vertical, horizontal, diagonal = jnp.moveaxis(
+        x[..., count:].reshape(batch, height, width, count, 3), -1, 0
+    )
+    rows = [
+        jnp.stack([low + high, low - high], axis=3)  # the two columns of each cell
+        for low, high in (
+            (mean + vertical, horizontal + diagonal),
+            (mean - vertical, horizontal - diagonal),
+        )
+    ]
+    cells = 0.5 * jnp.stack(rows, axis=2)  # [N, H, 2, W, 2, C]
+    return cells.reshape(batch, 2 * height, 2 * width, count)
+
+
+def resize(x: jax.Array, size: int, *, method: str = "bilinear") -> jax.Array:
+    """Returns [N, size, size, C]: `x` [N, h, w, C] resampled; linear in `x`, channel by channel.
+
+    Reducing averages the covered area ("bilinear" with antialiasing); "nearest" repeats or picks.
+
+    Raises:
+        ValueError: for an unknown `method`.
+    """
+    if x.shape[1:3] == (size, size):
+        return x
+    if method not in ("bilinear", "nearest"):
+        raise ValueError(f"resize method {method!r}: expected 'bilinear' or 'nearest'")
+    height, width = x.shape[1:3]
+    if height == width and height % size == 0:
+        return area_reduce(x, height // size)
+    shape = (x.shape[0], size, size, x.shape[-1])
+    return jax.image.resize(x, shape, method)
+
+
+def area_reduce(x: jax.Array, factor: int) -> jax.Array:
+    """Returns [N, H / factor, W / factor, C]: means over square cells of `x` [N, H, W, C]."""
+    if factor == 1:
+        return x
+    batch, height, width, channels = x.shape
+    cells = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+    return cells.mean((2, 4))
+
+
+def smooth(x: jax.Array) -> jax.Array:
+    """Returns [N, H - 3, W - 3, C]: `x` [N, H, W, C] under StyleGAN2's low-pass filter (gain 4).
+
+    The filter is the outer product of (1, 3, 3, 1) / 4 with itself: the gain makes up for the
+    zeros that up-sampling by two inserts.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis] - 3
+        near, *inner, far = (jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(4))
+        x = 0.25 * (near + far) + 0.75 * sum(inner)
+    return x
+
+
+def upsample(x: jax.Array) -> jax.Array:
+    """Returns [N, 2H, 2W, C]: `x` [N, H, W, C] with zeros in between, smoothed; zero outside."""
+    return smooth(jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *[(2, 2, 1)] * 2, (0, 0, 0))))
+
+
+def modulated_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    style: jax.Array,
+    *,
+    demodulate: bool = True,
+    up: bool = False,
+) -> jax.Array:
+    """Returns [N, H, W, F], or [N, 2H, 2W, F] if `up`: `x` convolved with a kernel a sample.
+
+    Sample n's kernel is `kernel * style[n]`, scaled to unit norm for each output channel if
+    `demodulate` (StyleGAN2, equations 1 and 3). One shared kernel between two scalings of the
+    activations computes the same, several times faster than a kernel a sample.
+
+    Args:
+        x: [N, H, W, C]; its dtype is that of the convolution.
+        kernel: [S, S, C, F], S odd; 3 if `up`. Correlated, as everywhere in JAX.
+        style: [N, C].
+        demodulate: whether to divide by the norm.
+        up: whether to double the size: zeros in between, convolution, low-pass filter.
+    """
+    scaled = x * style.astype(x.dtype)[:, None, None]
+    y = jax.lax.conv_general_dilated(
+        scaled,
+        kernel.astype(x.dtype),
+        window_strides=(1, 1),
+        padding=((3, 3), (3, 3)) if up else "SAME",  # 3: what the filter takes away again
+        lhs_dilation=(2, 2) if up else None,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    if demodulate:
+        power = jnp.square(style) @ jnp.square(kernel).sum((0, 1))
+        y = y * jax.lax.rsqrt(power + 1e-8).astype(x.dtype)[:, None, None]
+    return smooth(y) if up else y
+
+
+def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
+    """Returns [N, H / factor, W / factor, factor^2 C]: square cells of `x` as channels."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // factor, width // factor, factor**2 * channels)
+
+
+def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
+    """Returns [N, factor H, factor W, C]: the inverse of `space_to_depth`."""
+    batch, height, width, channels = x.shape
+    channels //= factor**2
+    x = x.reshape(batch, height, width, factor, factor, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, factor * height, factor * width, channels)

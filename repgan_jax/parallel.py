@@ -1,0 +1,98 @@
+"""Data parallelism: one program a device, each on its share of the batch, over a 1-D mesh.
+
+Two backends give the same bits: "shard_map", and "pmap" for those who know it better.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from repgan_jax.errors import UserError
+
+AXIS = "data"  # for collectives inside a step: `jax.lax.pmean(grads, parallel.AXIS)`
+BACKENDS = ("shard_map", "pmap")
+
+
+def devices() -> list[jax.Device]:
+    """Returns the devices that share the work: all of this process."""
+    return jax.local_devices()
+
+
+def data_mesh() -> Mesh:
+    """Returns the 1-D mesh of `devices()`."""
+    return jax.make_mesh((len(devices()),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices())
+
+
+def replicate(tree: Any) -> Any:
+    """Returns `tree` with a copy on every device, so that no call has to send it again."""
+    return jax.device_put(tree, NamedSharding(data_mesh(), PartitionSpec()))
+
+
+def padded(indices: np.ndarray, multiple: int) -> np.ndarray:
+    """Returns `indices` [N] with the last one repeated until N is a multiple of `multiple`."""
+    return np.pad(indices, (0, -len(indices) % multiple), mode="edge")
+
+
+def spread(fn: Callable[[Any, Any], Any], *, backend: str = "shard_map") -> Callable[..., Any]:
+    """Returns jitted `fn(replicated, batch) -> outputs`, each device on its share of the batch.
+
+    Leaves of `batch` and of the outputs start with the axis N, a multiple of the device count.
+    """
+    _check(backend)
+    if backend == "shard_map":
+        return jax.jit(_shard_map(fn, out_specs=PartitionSpec(AXIS)))
+    on_devices = jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), devices=devices())
+
+    def spread_fn(replicated: Any, batch: Any) -> Any:
+        return jax.tree.map(_merge, on_devices(replicated, jax.tree.map(_split, batch)))
+
+    return spread_fn
+
+
+def spread_step(
+    step: Callable[[Any, Any], tuple[Any, Any]], *, backend: str = "shard_map"
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Returns jitted `step(state, batch) -> (state, metrics)`; it donates the replicated state.
+
+    `step` sees its device's share of the batch; gradients and metrics must pass through
+    `jax.lax.pmean` or `psum` over `AXIS`, for what it returns is taken as equal on all devices.
+    """
+    _check(backend)
+    if backend == "shard_map":
+        return jax.jit(_shard_map(step, out_specs=PartitionSpec()), donate_argnums=0)
+    on_devices = jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=devices(),
+        donate_argnums=0,
+    )
+    return lambda state, batch: on_devices(state, jax.tree.map(_split, batch))
+
+
+def _shard_map(fn: Callable[[Any, Any], Any], *, out_specs: PartitionSpec) -> Callable[..., Any]:
+    # Unchecked, a gradient stays each device's own until the step averages it, as in pmap.
+    return jax.shard_map(
+        fn,
+        mesh=data_mesh(),
+        in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+        out_specs=out_specs,
+        check_vma=False,
+    )
+
+
+def _split(leaf: Any) -> Any:
+    return leaf.reshape(len(devices()), -1, *leaf.shape[1:])
+
+
+def _merge(leaf: Any) -> Any:
+    return leaf.reshape(-1, *leaf.shape[2:])
+
+
+def _check(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise UserError(f"config.backend: {backend!r}, expected one of {', '.join(BACKENDS)}")

@@ -1,0 +1,203 @@
+"""Training and prediction, shared by the heads and the stand-alone network.
+
+A step is `(state, batch) -> (state, metrics)`; callers jit it, over one device or many.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from repgan_jax import augment, losses, parallel
+from repgan_jax import taps as taps_lib
+from repgan_jax.errors import UserError
+
+Variables = Mapping[str, Any]
+
+
+def learning_rate(decay: str, peak: float, steps: int) -> optax.Schedule:
+    """Returns the schedule called `decay`: "cosine" to 0, "constant", or the paper's steps."""
+    schedules = {
+        "cosine": optax.cosine_decay_schedule(peak, steps),
+        "constant": optax.constant_schedule(peak),
+        "paper": optax.exponential_decay(peak, 50, 0.9, staircase=True),
+    }
+    if decay not in schedules:
+        raise UserError(f"config.fewshot.decay: {decay!r}, expected one of {list(schedules)}")
+    return schedules[decay]
+
+
+def fit_heads(
+    key: jax.Array,
+    head: nn.Module,
+    taps: taps_lib.Taps,
+    masks: jax.Array,
+    *,
+    members: int,
+    steps: int,
+    schedule: optax.Schedule,
+    weight_decay: float,
+    flip: bool,
+    chunk: int = 50,
+    progress: Callable[[int, float], None] = lambda steps, loss: None,
+) -> tuple[dict[str, Any], jax.Array]:
+    """Fits an ensemble of heads to labelled activations (paper, section 3.3).
+
+    Args:
+        key: for the weights and the order of the shots; every member has its own.
+        head: architecture, see `models.heads`.
+        taps: activations of the k shots by name, [k, h, w, C].
+        masks: [k, S, S] ids; 255 counts for nothing.
+        members: M, heads fitted side by side.
+        steps: of the optimiser, each on one shot.
+        schedule: learning rate by step.
+        weight_decay: of AdamW.
+        flip: mirror every other shot.
+        chunk: steps between calls of `progress`.
+        progress: called with the number of steps done and the latest loss.
+
+    Returns:
+        Variables of the ensemble ("params" with a leading axis M, "stats" shared), and the loss
+        of each step, [steps], mean over members.
+    """
+    stats = taps_lib.root_mean_square(taps)
+    optimizer = optax.adamw(schedule, weight_decay=weight_decay)
+    one = jax.tree.map(lambda tap: tap[:1], dict(taps))
+    init_key, order_key = jax.random.split(key)
+    params = jax.vmap(lambda k: head.init(k, one)["params"])(jax.random.split(init_key, members))
+
+    def member_step(state, order, taps, masks):
+        params, moments = state
+        index, mirror = order
+        shot, mask = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, index, 1), (dict(taps), masks)
+        )
+        shot, mask = jax.lax.cond(
+            mirror, lambda s, m: (taps_lib.flip(s), jnp.flip(m, 2)), lambda s, m: (s, m), shot, mask
+        )
+
+        def loss_fn(params):
+            return losses.cross_entropy(head.apply(_variables(params, stats), shot), mask)
+
+        loss, grads = jax.value_and_grad(loss_fn)(params)
+        updates, moments = optimizer.update(grads, moments, params)
+        return (optax.apply_updates(params, updates), moments), loss
+
+    @partial(jax.jit, donate_argnums=0)
+    def fit_chunk(state, orders, taps, masks):
+        def step(state, order):
+            state, loss = jax.vmap(member_step, (0, 0, None, None))(state, order, taps, masks)
+            return state, loss.mean()
+
+        return jax.lax.scan(step, state, orders)
+
+    orders = _orders(order_key, len(masks), members, steps, flip)
+    state, curve = (params, jax.vmap(optimizer.init)(params)), []
+    for start in range(0, steps, chunk):
+        part = jax.tree.map(lambda x, start=start: x[start : start + chunk], orders)
+        state, loss = fit_chunk(state, part, taps, masks)
+        curve.append(loss)
+        progress(min(start + chunk, steps), float(loss[-1]))
+    return _variables(state[0], stats), jnp.concatenate(curve)
+
+
+def _variables(params: Any, stats: Any) -> dict[str, Any]:
+    return {"params": params, "stats": {"FoldedConv_0": stats}}
+
+
+def _orders(key: jax.Array, count: int, members: int, steps: int, flip: bool) -> tuple:
+    """Returns (shot [steps, M], mirrored [steps, M]): every member sees each shot equally often."""
+    rounds = -(-steps // count)
+    keys = jax.random.split(key, rounds * members)
+    shots = jax.vmap(lambda k: jax.random.permutation(k, count))(keys)
+    shots = shots.reshape(members, rounds * count)[:, :steps].T
+    mirrored = jax.random.bernoulli(jax.random.fold_in(key, 1), 0.5, shots.shape)
+    return shots, mirrored & flip
+
+
+def head_probabilities(
+    head: nn.Module, variables: Variables, taps: taps_lib.Taps
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the ensemble's mean probabilities [N, S, S, K] and its disagreement [N, S, S].
+
+    The disagreement is the Jensen-Shannon divergence of the members in nats (DatasetGAN,
+    section 3.2): 0 where all agree, and everywhere for a single head.
+    """
+    axes = {"params": 0, "stats": None}
+    logits = jax.vmap(head.apply, (axes, None))(dict(variables), taps)
+    members = jax.nn.softmax(logits)
+    mean = members.mean(0)
+    return mean, jnp.maximum(_entropy(mean) - _entropy(members).mean(0), 0.0)
+
+
+def _entropy(probabilities: jax.Array) -> jax.Array:
+    return -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), -1)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a training step moves: weights, their running average, the optimiser's moments."""
+
+    step: jax.Array
+    params: Any
+    average: Any
+    moments: Any
+
+
+def init_state(
+    key: jax.Array, network: nn.Module, size: int, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Returns the state before the first step, for pictures of `size` pixels a side."""
+    params = jax.jit(network.init)(key, jnp.zeros((1, size, size, 3)))["params"]
+    average = jax.tree.map(jnp.copy, params)  # its own buffers: the step donates both
+    return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(params))
+
+
+def make_train_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    settings: Mapping[str, Any],
+    decay: float,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns the step of the stand-alone network (paper, section 3.5), for `parallel.spread_step`.
+
+    Its batch: "image" uint8 [n, H, W, 3], "targets" uint8 [n, H, W, K] (probabilities times 255)
+    and "position" int32 [n], the sample's place in the whole training, which alone decides its
+    augmentation.
+
+    Args:
+        network: architecture.
+        optimizer: what turns gradients into updates.
+        seed: of the augmentation.
+        settings: of the augmentation.
+        decay: of the weights' running average; 0 for none.
+    """
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array]):
+        pictures = batch["image"].astype(jnp.float32) / 127.5 - 1
+        targets = batch["targets"].astype(jnp.float32) / 255
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = fold(jax.random.key(seed), batch["position"])
+        pictures, targets = jax.vmap(partial(augment.augment, settings=settings))(
+            keys, pictures, targets
+        )
+
+        def loss_fn(params):
+            return losses.soft_cross_entropy(network.apply({"params": params}, pictures), targets)
+
+        loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        loss, grads = jax.lax.pmean((loss, grads), parallel.AXIS)
+        updates, moments = optimizer.update(grads, state.moments, state.params)
+        params = optax.apply_updates(state.params, updates)
+        rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))  # short memory at first
+        average = optax.incremental_update(params, state.average, 1 - rate)
+        return TrainState(state.step + 1, params, average, moments), {"loss": loss}
+
+    return train_step

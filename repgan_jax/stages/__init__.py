@@ -1,0 +1,28 @@
+"""One file a stage: read, one pure call, write."""
+
+import difflib
+import importlib
+from types import ModuleType
+
+from repgan_jax.errors import UserError
+
+# In the order of a whole run; every module has `run(config, workdir)` and `FIELDS`, the dotted
+# config fields on which its result depends.
+STAGES = {
+    "fewshot": "fit heads on the labelled pictures' activations",
+    "generate": "write a labelled dataset of generated pictures",
+    "autoshot": "train the stand-alone network on that dataset",
+    "evaluate": "compare its predictions with the true masks of photos",
+    "segment": "segment photos of your own (config.segment.input)",
+    "sample": "write a sheet of generated pictures and their labels",
+    "report": "gather everything in one HTML page",
+}
+
+
+def load(name: str) -> ModuleType:
+    """Returns the module of the stage `name`, imported only now: most runs need few of them."""
+    if name not in STAGES:
+        near = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(STAGES)}"
+        raise UserError(f"config.stages: {name!r} is unknown; {hint}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,171 @@
+"""What makes a stage skip what is done, go on after a kill, and start again after a change."""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from repgan_jax.errors import UserError
+from repgan_jax.io import checkpoint
+
+RECORD = "stage.json"  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
+
+
+@dataclasses.dataclass
+class Stage:
+    """One stage of one run: the folder it writes, and whether that is complete already."""
+
+    name: str
+    folder: Path
+    finished: bool
+    record: dict[str, Any]
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Declares the folder complete; `summary` is what a report says in a line."""
+        seconds = round(time.perf_counter() - self.started, 2)
+        done = {"status": "done", "seconds": seconds, "summary": dict(summary)}
+        checkpoint.write_json(self.folder / RECORD, {**self.record, **done})
+        self.finished = True
+        _say(self.name, f"done in {seconds:.0f} s")
+
+
+@contextlib.contextmanager
+def stage(
+    name: str,
+    config: ConfigDict,
+    workdir: Path,
+    fields: Sequence[str],
+    *,
+    inputs: Mapping[str, str] | None = None,
+    after: Sequence[str] = (),
+    refuse_changes: bool = False,
+) -> Iterator[Stage]:
+    """Yields the stage `name`, whose result `fields`, `inputs` and the stages `after` determine.
+
+    Its folder is as an interrupted run with the same fingerprint left it, and empty otherwise.
+
+    Args:
+        name: of the stage, and of its folder in `workdir`.
+        config: of the run.
+        workdir: of the run; no other run may use it meanwhile.
+        fields: dotted names of config fields, or of groups of them.
+        inputs: names and digests of files that the result depends on.
+        after: stages that must be finished; their fingerprints are a part of this one.
+        refuse_changes: raise where work would be thrown away, instead of starting again.
+    """
+    with _lock(workdir):
+        inputs = {**(inputs or {}), **{other: fingerprint(workdir, other) for other in after}}
+        values = dict(leaf for field in fields for leaf in _leaves(config, field))
+        # Through JSON and back, so that they compare with what is on disk: (1, 2) is [1, 2].
+        record = json.loads(json.dumps({"fields": values, "inputs": inputs}))
+        text = json.dumps(record, sort_keys=True)
+        record["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()
+        folder = workdir / name
+        old = _read_record(folder)
+        if old and old["fingerprint"] != record["fingerprint"]:
+            changes = ", ".join(_changes(old, record))
+            if refuse_changes:
+                raise UserError(
+                    f"{folder}: made with other settings ({changes}); "
+                    "delete that folder or choose another --config.workdir"
+                )
+            _say(name, f"starting again, for these changed: {changes}")
+            shutil.rmtree(folder)
+            old = None
+        finished = bool(old) and old["status"] == "done"
+        if finished:
+            _say(name, "done already (same settings)")
+        else:
+            checkpoint.write_json(folder / RECORD, {"status": "running", **record})
+        yield Stage(name, folder, finished, record)
+
+
+def finished_folder(workdir: Path, name: str) -> Path:
+    """Returns the folder of the finished stage `name`."""
+    record = _read_record(workdir / name)
+    if not record or record["status"] != "done":
+        raise UserError(
+            f"{workdir / name}: stage {name} is not finished; run it first, "
+            f"""with the same config and --config.stages='("{name}",)'"""
+        )
+    return workdir / name
+
+
+def fingerprint(workdir: Path, name: str) -> str:
+    """Returns the hexadecimal digest of everything the finished stage `name` depended on."""
+    return _read_record(finished_folder(workdir, name))["fingerprint"]
+
+
+def digest(path: str | Path) -> str:
+    """Returns a hexadecimal digest of a file, or of all names and bytes in a folder."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    total = hashlib.sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        total.update(f"{file.relative_to(path)}\0".encode())
+        with file.open("rb") as content:
+            total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()
+
+
+def _say(name: str, text: str) -> None:
+    print(f"{name}: {text}", flush=True)
+
+
+@contextlib.contextmanager
+def _lock(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out; the system lets go of it however this process ends."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{workdir}: another run is working here; wait for it or choose another workdir"
+            ) from error
+        yield
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """Returns the stage's record, or None where nothing is; never takes over a foreign folder."""
+    if (folder / RECORD).exists():
+        return checkpoint.read_json(folder / RECORD)
+    if any(folder.glob("[!.]*")):
+        raise UserError(
+            f"{folder}: not the folder of a stage (it has no {RECORD}); "
+            "move it away or choose another --config.workdir"
+        )
+    return None
+
+
+def _leaves(config: ConfigDict, field: str) -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of a field, or of every field in a group."""
+    value = functools.reduce(getattr, field.split("."), config)
+    if isinstance(value, ConfigDict):
+        for key in value:
+            yield from ((f"{field}.{name}", leaf) for name, leaf in _leaves(value, key))
+    else:
+        yield field, value
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yields one phrase for every field or input that differs."""
+    for name in sorted(old["fields"].keys() | new["fields"].keys()):
+        was, now = old["fields"].get(name), new["fields"].get(name)
+        if was != now:
+            yield f"config.{name} {json.dumps(was)} -> {json.dumps(now)}"
+    for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
+        if old["inputs"].get(name) != new["inputs"].get(name):
+            yield name

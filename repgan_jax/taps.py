@@ -1,0 +1,73 @@
+"""The generator's activations as features of pixels: which, in what form, at what size."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from repgan_jax import ops
+from repgan_jax.errors import UserError
+
+Taps = Mapping[str, jax.Array]
+
+
+def size_of(name: str) -> int:
+    """Returns the pixels a side of tap `name`: 64 for "conv_07_64"."""
+    return int(name.rsplit("_", 1)[1])
+
+
+def select(available: Sequence[str], names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns `names` in the generator's order; none means all from 8x8 up (the paper's choice).
+
+    Raises:
+        UserError: names a tap that the generator does not have.
+    """
+    unknown = sorted(set(names) - set(available))
+    if unknown:
+        raise UserError(
+            f"config.fewshot.taps: no tap is called {unknown}; expected some of {list(available)}"
+        )
+    return tuple(name for name in available if (name in names if names else size_of(name) >= 8))
+
+
+def choose(taps: Taps, names: Sequence[str], size: int) -> dict[str, jax.Array]:
+    """Returns the taps called `names`, those finer than `size` averaged down to it.
+
+    Averaging commutes with the 1x1 convolution that follows, and leaves less to convolve and keep.
+    """
+    return {
+        name: ops.area_reduce(taps[name], max(1, taps[name].shape[1] // size)) for name in names
+    }
+
+
+def flip(taps: Taps) -> dict[str, jax.Array]:
+    """Returns `taps` [N, h, w, C] mirrored left to right."""
+    return {name: jnp.flip(tap, 2) for name, tap in taps.items()}
+
+
+def root_mean_square(taps: Taps) -> dict[str, jax.Array]:
+    """Returns for each tap [N, h, w, C] the root mean square of its channels, [C]."""
+    return {name: jnp.sqrt(jnp.mean(jnp.square(tap), (0, 1, 2))) for name, tap in taps.items()}
+
+
+def project_and_sum(
+    taps: Taps, kernels: Mapping[str, jax.Array], size: int, *, method: str = "bilinear"
+) -> jax.Array:
+    """Returns [N, size, size, F]: the 1x1 convolution of all `taps`, resized and stacked.
+
+    Convolution and resizing commute, so each tap is projected at its own size, the results of one
+    size are added, and only those F channels are resized: the stack of thousands of channels at
+    full size (paper, section 3.2) is never built.
+
+    Args:
+        taps: by name, [N, h, w, C].
+        kernels: by name, [C, F].
+        size: pixels a side of the result.
+        method: "bilinear" or "nearest".
+    """
+    levels: dict[int, jax.Array] = {}
+    for name, kernel in kernels.items():
+        projected = taps[name] @ kernel
+        level = projected.shape[1]
+        levels[level] = levels[level] + projected if level in levels else projected
+    return sum(ops.resize(level, size, method=method) for level in levels.values())

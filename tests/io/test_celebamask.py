@@ -1,0 +1,148 @@
+"""Both layouts of the true masks give the same classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repgan_jax.errors import UserError
+from repgan_jax.io import celebamask, images, masks
+from repgan_jax.palette import parse_classes
+
+CLASSES = Path(__file__).parents[2] / "examples" / "face" / "classes.txt"
+PALETTE = parse_classes("background\nskin\neyes\nhair", "test")
+PARTS = ("skin", "l_eye", "r_eye", "hair")
+PART_MAP = {"skin": "skin", "l_eye": "eyes", "r_eye": "eyes", "hair": "hair"}
+ID_MAP = {
+    "0": "background",
+    "1": "skin",
+    "4": "eyes",
+    "5": "eyes",
+    "13": "hair",
+    "14": "background",
+}
+
+
+def _refused(message: str):
+    """Expects a UserError whose one line contains `message`."""
+    return pytest.raises(UserError, match=rf"\A[^\n]*{message}[^\n]*\Z")
+
+
+def _write_part(path, rows: slice, columns: slice):
+    """Writes a part mask of 6x8 pixels as published: white on black, in RGB."""
+    part = np.zeros((6, 8, 3), np.uint8)
+    part[rows, columns] = 255
+    images.write_png(path, part)
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path):
+    """Returns a folder with two photos, their part masks in subfolders, and fused masks."""
+    for stem in ("7", "2001"):
+        images.write_png(tmp_path / "photos" / f"{stem}.png", np.zeros((6, 8, 3), np.uint8))
+        fused = np.zeros((6, 8), np.uint8)
+        fused[1:5, 1:6] = 1
+        fused[2, 2], fused[2, 4] = 4, 5
+        fused[:2] = 13
+        fused[5] = 14
+        images.write_png(tmp_path / "fused" / f"{stem}.png", fused)
+        parts = tmp_path / "parts" / str(int(stem) // 2000)
+        _write_part(parts / f"{stem:0>5}_skin.png", slice(0, 5), slice(1, 6))
+        _write_part(parts / f"{stem:0>5}_l_eye.png", slice(2, 3), slice(2, 3))
+        _write_part(parts / f"{stem:0>5}_r_eye.png", slice(2, 3), slice(4, 5))
+        _write_part(parts / f"{stem:0>5}_hair.png", slice(0, 2), slice(0, 8))
+        _write_part(parts / f"{stem:0>5}_hat.png", slice(0, 6), slice(0, 8))  # left out
+    return tmp_path
+
+
+def test_layouts_agree(folder):
+    fused = celebamask.find_pairs(folder / "photos", folder / "fused", "fused")
+    parts = celebamask.find_pairs(folder / "photos", folder / "parts", "celebamask")
+    assert [pair[:2] for pair in fused] == [pair[:2] for pair in parts]
+    assert [stem for stem, _, _ in fused] == ["2001", "7"]
+    assert fused[0][1] == folder / "photos" / "2001.png"
+    for (_, _, one), (_, _, other) in zip(fused, parts, strict=True):
+        got = celebamask.read_truth(one, "fused", ID_MAP, (), PALETTE)
+        assert got.shape == (6, 8) and got.dtype == np.int32
+        assert np.bincount(got.ravel()).tolist() == [17, 13, 2, 16]
+        merged = celebamask.read_truth(other, "celebamask", PART_MAP, PARTS, PALETTE)
+        assert merged.dtype == np.int32
+        np.testing.assert_array_equal(merged, got)
+
+
+def test_later_parts_cover_earlier_ones(folder):
+    key = folder / "parts" / "0" / "00007"
+    order = ("hair", *PARTS[:3])
+    got = celebamask.read_truth(key, "celebamask", PART_MAP, order, PALETTE)
+    assert (got[:2, 1:6] == 1).all() and (got[:2, 6:] == 3).all()
+
+
+def test_absent_parts_are_no_error(folder):
+    (folder / "parts/0/00007_hair.png").unlink()
+    key = folder / "parts" / "0" / "00007"
+    got = celebamask.read_truth(key, "celebamask", PART_MAP, PARTS, PALETTE)
+    assert sorted(np.unique(got)) == [0, 1, 2]
+
+
+def test_without_a_map_ids_are_ours(tmp_path):
+    mask = np.array([[0, 1, 255], [3, 2, 0]], np.uint8)
+    images.write_png(tmp_path / "a.png", mask)
+    got = celebamask.read_truth(tmp_path / "a.png", "fused", {}, (), PALETTE)
+    np.testing.assert_array_equal(got, mask)
+
+
+def test_missing_files_are_named(folder):
+    photos = folder / "photos"
+    (folder / "fused/7.png").unlink()
+    with _refused("fused: no mask for .*7.png; expected 7.png"):
+        celebamask.find_pairs(photos, folder / "fused", "fused")
+    images.write_png(photos / "8.png", np.zeros((6, 8, 3), np.uint8))
+    with _refused("parts: no mask for .*8.png; expected 00008_skin.png"):
+        celebamask.find_pairs(photos, folder / "parts", "celebamask")
+    with _refused("nowhere: no such folder"):
+        celebamask.find_pairs(photos, folder / "nowhere", "fused")
+    with _refused("evaluate.layout: 'merged'; expected fused or celebamask"):
+        celebamask.find_pairs(photos, folder / "fused", "merged")
+
+
+def test_bad_maps_and_masks_are_refused(folder):
+    key, prefix = folder / "fused" / "7.png", folder / "parts" / "0" / "00007"
+
+    def fused(class_map):
+        celebamask.read_truth(key, "fused", class_map, (), PALETTE)
+
+    def merged(order):
+        celebamask.read_truth(prefix, "celebamask", PART_MAP, order, PALETTE)
+
+    with _refused("7.png: unknown id 14 in 8 pixels; expected 0, 1, 4, 5, 13"):
+        fused({k: name for k, name in ID_MAP.items() if k != "14"})
+    with _refused("evaluate.class_map.14: no class is named 'hat'; the classes are background"):
+        fused(ID_MAP | {"14": "hat"})
+    with _refused("evaluate.class_map.skin: not an id"):
+        fused(PART_MAP)
+    with _refused("evaluate.merge_order: part 'nose' is not in evaluate.class_map"):
+        merged((*PARTS, "nose"))
+    with _refused("00007_.*: no file of a part in evaluate.merge_order"):
+        merged(())
+    images.write_png(folder / "parts/0/00007_hair.png", np.zeros((5, 8), np.uint8))
+    with _refused("00007_hair.png: 8x5 pixels; the parts before it have 8x6"):
+        merged(PARTS)
+    images.write_png(key, np.zeros((6, 8, 3), np.uint8))
+    with _refused("7.png: a colour picture"):
+        fused(ID_MAP)
+
+
+def test_real_masks_have_the_ten_classes(shared):
+    """Ids of CelebAMask-HQ, by size: every part that faces usually show is there."""
+    folder = shared("data/celebamask_hq")
+    palette = masks.read_classes(CLASSES)
+    ids = (0, 1, 2, 0, 3, 3, 4, 4, 5, 5, 6, 6, 6, 7, 0, 0, 0, 8, 9)
+    class_map = {str(source): palette.names[k] for source, k in enumerate(ids)}
+    pairs = celebamask.find_pairs(folder / "images", folder / "masks", "fused")
+    assert len(pairs) == 691 and pairs == sorted(pairs)
+    truths = np.stack(
+        [celebamask.read_truth(key, "fused", class_map, (), palette) for _, _, key in pairs[:20]]
+    )
+    assert truths.shape == (20, 512, 512)
+    shares = np.bincount(truths.ravel(), minlength=10) / truths.size
+    assert (shares > 0.001).all() and shares[[0, 1, 7]].sum() > 0.7

@@ -1,0 +1,129 @@
+"""Stages skip, go on, start again or refuse, as they should."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from repgan_jax.errors import UserError
+from repgan_jax.stages import common
+
+FIELDS = ("seed", "fewshot.steps", "fewshot.augment")
+
+
+def _config(**changes):
+    config = ConfigDict(
+        {"seed": 0, "fewshot": {"steps": 3, "augment": {"flip": 0.5, "scale": (1, 2)}}}
+    )
+    config.update_from_flattened_dict({key.replace("__", "."): v for key, v in changes.items()})
+    return config
+
+
+def _run(workdir, config, *, finish=True, **options):
+    """Runs a stage that leaves a file; returns whether it was finished and what lay there."""
+    with common.stage("fewshot", config, workdir, FIELDS, **options) as stage:
+        before = sorted(path.name for path in stage.folder.iterdir())
+        if stage.finished:
+            return True, before
+        (stage.folder / "work").write_text("half")
+        if finish:
+            stage.finish({"steps": 3})
+        return False, before
+
+
+def test_finished_stage_is_skipped(tmp_path, capsys):
+    assert _run(tmp_path, _config()) == (False, ["stage.json"])
+    record = json.loads((tmp_path / "fewshot/stage.json").read_text())
+    assert record["status"] == "done" and record["summary"] == {"steps": 3}
+    assert record["fields"]["fewshot.augment.scale"] == [1, 2]
+    assert record["seconds"] >= 0
+    assert _run(tmp_path, _config()) == (True, ["stage.json", "work"])
+    assert "fewshot: done already (same settings)\n" in capsys.readouterr().out
+
+
+def test_interrupted_stage_goes_on(tmp_path):
+    _run(tmp_path, _config(), finish=False)
+    assert _run(tmp_path, _config()) == (False, ["stage.json", "work"])
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_changed_field_starts_again(tmp_path, capsys, finish):
+    _run(tmp_path, _config(), finish=finish)
+    assert _run(tmp_path, _config(fewshot__augment__flip=0.0)) == (False, ["stage.json"])
+    assert "starting again, for these changed: config.fewshot.augment.flip 0.5 -> 0.0" in (
+        capsys.readouterr().out
+    )
+
+
+def test_changed_input_starts_again(tmp_path, capsys):
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    (shots / "a.png").write_bytes(b"a")
+    run = tmp_path / "run"
+    _run(run, _config(), inputs={"shots": common.digest(shots)})
+    assert _run(run, _config(), inputs={"shots": common.digest(shots)})[0]
+    (shots / "a.png").write_bytes(b"b")
+    assert not _run(run, _config(), inputs={"shots": common.digest(shots)})[0]
+    assert "these changed: shots\n" in capsys.readouterr().out
+
+
+def test_precious_work_is_not_thrown_away(tmp_path):
+    _run(tmp_path, _config())
+    with pytest.raises(UserError, match="config.seed 0 -> 4.*delete that folder or choose"):
+        _run(tmp_path, _config(seed=4), refuse_changes=True)
+    assert (tmp_path / "fewshot/work").exists()
+
+
+def test_change_travels_to_later_stages(tmp_path):
+    def later():
+        with common.stage("generate", _config(), tmp_path, (), after=("fewshot",)) as stage:
+            if not stage.finished:
+                stage.finish({})
+                return "ran"
+            return "skipped"
+
+    with pytest.raises(UserError, match="stage fewshot is not finished; run it first"):
+        later()
+    _run(tmp_path, _config())
+    assert (later(), later()) == ("ran", "skipped")
+    _run(tmp_path, _config(seed=1))
+    assert (later(), later()) == ("ran", "skipped")
+
+
+def test_unfinished_stage_is_not_read(tmp_path):
+    _run(tmp_path, _config(), finish=False)
+    with pytest.raises(UserError, match="not finished"):
+        common.finished_folder(tmp_path, "fewshot")
+    _run(tmp_path, _config())
+    assert common.finished_folder(tmp_path, "fewshot") == tmp_path / "fewshot"
+
+
+def test_foreign_folder_is_not_emptied(tmp_path):
+    (tmp_path / "fewshot").mkdir()
+    (tmp_path / "fewshot/novel.txt").write_text("it was a dark night")
+    with pytest.raises(UserError, match="not the folder of a stage"):
+        _run(tmp_path, _config())
+
+
+def test_two_runs_do_not_share_a_workdir(tmp_path):
+    with (
+        common.stage("fewshot", _config(), tmp_path, FIELDS),
+        pytest.raises(UserError, match="another run is working here"),
+    ):
+        _run(tmp_path, _config())
+
+
+def test_digest_sees_names_and_bytes(tmp_path):
+    def folder(name, files):
+        for file, content in files.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return common.digest(tmp_path / name)
+
+    first = folder("first", {"a": b"1", "b/c": b"2"})
+    assert folder("same", {"a": b"1", "b/c": b"2"}) == first
+    assert folder("renamed", {"a": b"1", "b/d": b"2"}) != first
+    assert folder("moved bytes", {"a": b"12", "b/c": b""}) != first
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        common.digest(tmp_path / "nowhere")

@@ -1,0 +1,152 @@
+"""The command dispatches, and answers mistakes in one line."""
+
+import errno
+import os
+import types
+
+import pytest
+
+from configs import base
+from repgan_jax import main, stages
+from repgan_jax.errors import UserError
+
+CONFIG = f"--config={base.__file__}"
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    """Replaces all stages by one that writes down its calls, or raises `stage.error`."""
+    fake = types.SimpleNamespace(calls=[], error=None)
+
+    def load(name):
+        def run(config, workdir):
+            fake.calls.append((name, workdir))
+            if fake.error:
+                raise fake.error
+
+        return types.SimpleNamespace(run=run)
+
+    monkeypatch.setattr(stages, "load", load)
+    return fake
+
+
+def _run(capsys, *arguments):
+    """Returns the exit code and what was printed as an error."""
+    code = main.main([CONFIG, "--config.compilation_cache=", *arguments])
+    return code, capsys.readouterr().err
+
+
+def test_stages_run_in_the_order_given(stage, capsys, tmp_path):
+    code, _ = _run(capsys, "--config.stages=report,fewshot", f"--config.workdir={tmp_path}")
+    assert code == 0
+    assert stage.calls == [("report", tmp_path), ("fewshot", tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a", ("a",)),
+        ("a,b", ("a", "b")),
+        ("a, b", ("a", "b")),
+        ('("a","b")', ("a", "b")),
+        ("()", ()),
+    ],
+)
+def test_lists_of_names(text, expected):
+    assert main.read_config([CONFIG, f"--config.fewshot.names={text}"]).fewshot.names == expected
+
+
+def test_overrides_are_typed():
+    config = main.read_config(
+        [CONFIG, "--config.fewshot.steps=7", "--config.autoshot.augment.scale=0.5,2.0"]
+    )
+    assert config.fewshot.steps == 7 and config.autoshot.augment.scale == (0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "--config.fewshot.stepz=3",
+            "unknown config field 'stepz'; did you mean \"steps\" instead",
+        ),
+        ("--config.fewshot.steps=many", "--config.fewshot.steps=many: invalid literal for int"),
+        ("--confi.seed=3", "Unknown command line flag 'confi.seed'"),
+        ("seed=3", "argument 'seed=3' is not understood"),
+    ],
+)
+def test_mistakes_in_the_arguments(stage, capsys, argument, message):
+    code, err = _run(capsys, argument)
+    assert code == 2 and not stage.calls
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("fewshots", "config.stages: 'fewshots' is unknown; did you mean fewshot?"),
+        ("paint", "config.stages: 'paint' is unknown; known: fewshot, generate"),
+    ],
+)
+def test_unknown_stage(capsys, names, message):
+    code, err = _run(capsys, f"--config.stages={names}")
+    assert code == 2 and message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/nowhere.py"], "No such file or directory: "),
+        ([f"{CONFIG}:variant"], "get_config() takes 0 positional arguments"),
+        (["--config.seed=3"], "Unknown command line flag 'config.seed'"),
+    ],
+)
+def test_mistakes_in_the_config_file(capsys, arguments, message):
+    assert main.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("shots: no latents.npz"), 2, "shots: no latents.npz"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/curve.json"),
+            2,
+            "runs/curve.json: No space left on device; choose another folder",
+        ),
+    ],
+)
+def test_errors_of_a_stage_end_in_one_line(stage, capsys, error, code, message):
+    stage.error = error
+    assert _run(capsys, "--config.stages=fewshot") == (code, f"error: {message}\n")
+
+
+def test_bugs_keep_their_traceback(stage, capsys):
+    stage.error = OSError(errno.EIO, "not a user's mistake")
+    with pytest.raises(OSError, match="not a user's mistake"):
+        _run(capsys, "--config.stages=fewshot")
+
+
+def test_help_lists_stages_and_fields_that_exist(capsys):
+    assert main.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in stages.STAGES)
+    fields = dict(base.get_config().iteritems(preserve_field_references=False))
+    for name in main.MAIN_FIELDS:
+        group, _, field = name.partition(".")
+        assert group in fields and (not field or field in fields[group])
+        assert name in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_compilation_cache_is_used(stage, monkeypatch, tmp_path):
+    settings = {}
+    monkeypatch.setattr(main.jax.config, "update", settings.__setitem__)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main.main([CONFIG, "--config.stages=()", "--config.compilation_cache=~/xla"]) == 0
+    assert settings["jax_compilation_cache_dir"] == str(tmp_path / "xla")

@@ -1,0 +1,98 @@
+"""Neither the backend nor the number of devices changes a result."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.training.train_state import TrainState
+
+from repgan_jax import parallel
+from repgan_jax.errors import UserError
+
+VARIABLES = {"kernel": jax.random.normal(jax.random.key(1), (5, 3))}
+
+
+def _sample(variables, indices):
+    """Returns pictures [N, 3] and labels [N], each from its global index alone."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(7), i))(indices)
+    z = jax.vmap(lambda key: jax.random.normal(key, (5,)))(keys)
+    picture = z @ variables["kernel"]
+    return {"picture": picture, "label": jnp.argmax(picture, -1)}
+
+
+def _spread_sample(backend, indices):
+    sample = parallel.spread(_sample, backend=backend)
+    return jax.tree.map(np.asarray, sample(parallel.replicate(VARIABLES), indices))
+
+
+def test_backends_give_the_same_bits():
+    indices = np.arange(16)
+    assert len(parallel.devices()) == 8
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        _spread_sample("shard_map", indices),
+        _spread_sample("pmap", indices),
+    )
+
+
+@pytest.mark.parametrize("backend", parallel.BACKENDS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_device_count_changes_nothing(use_devices, backend, count):
+    on_eight = _spread_sample(backend, np.arange(16))
+    use_devices(count)
+    on_few = _spread_sample(backend, np.arange(16))
+    assert on_few["picture"].shape == (16, 3)
+    # float32 sums of 5 products near 1: 1e-6
+    np.testing.assert_allclose(on_few["picture"], on_eight["picture"], atol=1e-6)
+    np.testing.assert_array_equal(on_few["label"], on_eight["label"])
+
+
+def _step(state, batch):
+    """One step of least squares; `batch` holds x [N, 5] and y [N, 3]."""
+
+    def loss_fn(params):
+        return jnp.mean((batch["x"] @ params["kernel"] - batch["y"]) ** 2)
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    grads = jax.lax.pmean(grads, parallel.AXIS)
+    return state.apply_gradients(grads=grads), {"loss": jax.lax.pmean(loss, parallel.AXIS)}
+
+
+def _train(backend):
+    x, y = jax.random.normal(jax.random.key(2), (2, 16, 5))
+    batch = {"x": np.asarray(x), "y": np.asarray(y[:, :3])}
+    params = jax.tree.map(jnp.copy, VARIABLES)
+    state = TrainState.create(apply_fn=None, params=params, tx=optax.adam(1e-2))
+    state = parallel.replicate(state)
+    step = parallel.spread_step(_step, backend=backend)
+    for _ in range(3):
+        given = state
+        state, metrics = step(state, batch)
+    assert given.params["kernel"].is_deleted()  # donated
+    assert state.params["kernel"].sharding.is_fully_replicated
+    return np.asarray(state.params["kernel"]), float(metrics["loss"])
+
+
+def test_training_is_the_same_on_both_backends_and_any_number_of_devices(use_devices):
+    kernel, loss = _train("shard_map")
+    kernel_pmap, loss_pmap = _train("pmap")
+    np.testing.assert_array_equal(kernel_pmap, kernel)
+    assert loss_pmap == loss
+
+    use_devices(1)
+    for backend in parallel.BACKENDS:
+        kernel_one, loss_one = _train(backend)
+        # means of 16 in another order, three steps of 1e-2: 1e-6
+        np.testing.assert_allclose(kernel_one, kernel, atol=1e-6)
+        np.testing.assert_allclose(loss_one, loss, rtol=1e-6)
+
+
+def test_padded_repeats_the_last_index():
+    np.testing.assert_array_equal(parallel.padded(np.array([4, 5, 9]), 4), [4, 5, 9, 9])
+    np.testing.assert_array_equal(parallel.padded(np.array([4, 5]), 2), [4, 5])
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(UserError, match="config.backend: 'pmapp', expected one of shard_map, pmap"):
+        parallel.spread(_sample, backend="pmapp")
