@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
 
     autoshot = config.autoshot = ConfigDict()
     autoshot.widths = (32, 64, 128, 128)  # channels a level of the U-Net
+    autoshot.patch = 2  # pixels a side that the finest level sees as one; 1 = a classical U-Net
     autoshot.steps = 1000
     autoshot.batch_size = 16  # over all devices
     autoshot.learning_rate = 2e-3
@@ -63,6 +64,9 @@ def get_config() -> ConfigDict:
     augment.contrast = 0.4  # factor 1 - x .. 1 + x
     augment.saturation = 0.5  # factor 1 - x .. 1 + x
     augment.hue = 0.05  # turns of the colour circle, either way
+    augment.grey = 0.1  # probability
+    augment.class_colour = 0.1  # deviation of a colour shift that each class gets of its own
+    augment.background = 0.3  # probability of another background (class 0)
     augment.blur = 1.0  # standard deviation in pixels, up to
     augment.noise = 0.05  # standard deviation (pictures span 2), up to
 

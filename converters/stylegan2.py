@@ -123,11 +123,14 @@ def infer(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
         return sum(re.fullmatch(pattern, name) is not None for name in tensors)
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
-        found = np.shape(tensors[name]) if name in tensors else "missing"
-        if len(found) != rank or name not in tensors:
-            raise UserError(f"{source}: tensor {name}: {found}; expected one of {rank} dimensions")
+        found = getattr(tensors.get(name), "shape", None)
+        if found is None or len(found) != rank:
+            raise UserError(
+                f"{source}: tensor {name} has shape {found}, expected {rank} dimensions"
+            )
         return found
 
+    # halves are rounded up, so that a missing tensor is found missing, and its peers not unknown
     levels = (count(r"convs\.\d+\.conv\.weight") + 1) // 2 + 1
     if not 4 <= levels <= 9:
         raise UserError(f"{source}: a generator of {2 << levels} px; expected one of 32 to 1024")
@@ -140,7 +143,7 @@ def infer(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
         "resolution": 2 << levels,
         "z_dim": z_dim,
         "w_dim": w_dim,
-        "mapping_layers": count(r"style\.\d+\.weight"),
+        "mapping_layers": (count(r"style\.\d+\.(weight|bias)") + 1) // 2,
         "widths": widths,
     }
 
@@ -170,8 +173,8 @@ def convert(state: Mapping[str, Any], source: str = "checkpoint") -> tuple[dict,
             )
     flat = {}
     for name, rule in table.items():
-        if np.shape(tensors[name]) != rule.shape:
-            found = np.shape(tensors[name])
+        found = getattr(tensors[name], "shape", None)
+        if found != rule.shape:
             raise UserError(f"{source}: tensor {name} has shape {found}, expected {rule.shape}")
         array = rule.transform(np.asarray(tensors[name], np.float32))
         if rule.target:
@@ -179,10 +182,10 @@ def convert(state: Mapping[str, Any], source: str = "checkpoint") -> tuple[dict,
         elif not np.allclose(array, _FIR):
             raise UserError(f"{source}: filter {name} is not (1, 3, 3, 1), the only one supported")
     variables = traverse_util.unflatten_dict(flat, sep="/")
-    mean = state.get("latent_avg")
+    mean, expected = state.get("latent_avg"), (architecture["w_dim"],)
     mean = mean_latent(architecture, variables) if mean is None else np.asarray(mean, np.float32)
-    if mean.shape != (architecture["w_dim"],):
-        raise UserError(f"{source}: latent_avg has shape {mean.shape}, expected one number a width")
+    if mean.shape != expected:
+        raise UserError(f"{source}: latent_avg has shape {mean.shape}, expected {expected}")
     return architecture, {**variables, "mean_latent": mean}
 
 

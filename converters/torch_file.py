@@ -131,11 +131,13 @@ class _RefusedError(Exception):
     """A pickle asks for a name that is not allowed."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     """Builds containers, numbers, strings and tensors; knows no other object.
 
     What `find_class` hands out must stay harmless whatever a pickle does with it: call it with any
     arguments, or set attributes on it. Strings, built-in types and bound methods refuse the latter.
+    Derives from the unpickler in Python, since the one in C sets aside whatever memory a corrupt
+    file's memo index asks for.
     """
 
     def __init__(self, file: BinaryIO, load: Callable[[str, np.dtype, int], np.ndarray]):

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-IGNORE = 255  # id of pixels that nobody labelled
+from repgan_jax.palette import IGNORE
+
+
 
 
 def cross_entropy(logits: jax.Array, masks: jax.Array) -> jax.Array:

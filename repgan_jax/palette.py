@@ -2,7 +2,10 @@
 
 import colorsys
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +28,15 @@ class Palette:
     def num_classes(self) -> int:
         """K."""
         return len(self.names)
+
+    def to_json(self) -> dict[str, list]:
+        """Returns what `from_json` takes, made of lists."""
+        return {"names": list(self.names), "colours": self.colours.tolist()}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Palette":
+        """Returns the palette that `to_json` gave."""
+        return cls(tuple(found["names"]), np.array(found["colours"], np.uint8))
 
     def index(self, name: str) -> int:
         """Returns the id of the class `name`; raises UserError if there is none."""

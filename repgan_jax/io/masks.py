@@ -65,6 +65,8 @@ def resize_mask(mask: np.ndarray, size: int, num_classes: int) -> np.ndarray:
     cell, ignore among them, the lowest at a tie; otherwise the id of the nearest old pixel.
     """
     height, width = mask.shape
+    if (height, width) == (size, size):
+        return mask
     if height % size or width % size:
         rows = ((np.arange(size) + 0.5) * height / size).astype(int)
         columns = ((np.arange(size) + 0.5) * width / size).astype(int)

@@ -59,21 +59,24 @@ class Run:
 
 
 def read_run(workdir: Path, stages: Sequence[str]) -> Run:
-    """Returns what `stages` left in `workdir`.
+    """Returns what `stages` left in `workdir`; of unfinished ones the curves alone.
 
     Raises:
         UserError: a file is damaged.
     """
+    records = {s: found for s in stages if (found := _json(workdir / s / "stage.json"))}
+    finished = {s for s, record in records.items() if record["status"] == "done"}
+    evaluated = "evaluate" in finished
     return Run(
         name=workdir.absolute().name,
         palette=_read_palette(workdir / "fewshot" / "palette.json"),
-        stages={s: found for s in stages if (found := _json(workdir / s / "stage.json"))},
-        shots=_arrays(workdir / "fewshot" / "shots.npz"),
+        stages=records,
+        shots=_arrays(workdir / "fewshot" / "shots.npz") if "fewshot" in finished else {},
         fewshot_curve=_json(workdir / "fewshot" / "curve.json"),
-        samples=_read_samples(workdir / "generate"),
+        samples=_read_samples(workdir / "generate") if "generate" in finished else {},
         autoshot_curve=_lines(workdir / "autoshot" / "curve.jsonl"),
-        scores=_json(workdir / "evaluate" / "metrics.json"),
-        examples=_arrays(workdir / "evaluate" / "examples.npz"),
+        scores=_json(workdir / "evaluate" / "metrics.json") if evaluated else {},
+        examples=_arrays(workdir / "evaluate" / "examples.npz") if evaluated else {},
     )
 
 
@@ -81,15 +84,12 @@ def _read_palette(path: Path) -> Palette:
     found = _json(path)
     if not found:
         return Palette(tuple(map(str, range(IGNORE))), default_colours(IGNORE))
-    return Palette(tuple(found["names"]), np.array(found["colours"], np.uint8))
+    return Palette.from_json(found)
 
 
 def _read_samples(folder: Path) -> dict[str, list[Sample]]:
     """Returns the pictures with the most, the middle and the least confident labels."""
-    found = _json(folder / "confidence.json")
-    if not found:  # written last: the data set is not finished
-        return {}
-    confidence = np.array(found["confidence"])
+    confidence = np.array(checkpoint.read_json(folder / "confidence.json")["confidence"])
     order = np.argsort(-confidence, kind="stable")
     count = min(_SAMPLES, -(-len(order) // 3))
     middle = (len(order) - count) // 2
@@ -112,8 +112,6 @@ def _json(path: Path) -> Any:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
     with np.load(path) as file:
         return dict(file)
 

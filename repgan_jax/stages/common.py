@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
 
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
@@ -169,3 +170,8 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
         if old["inputs"].get(name) != new["inputs"].get(name):
             yield name
+
+
+def board(workdir: Path, name: str) -> SummaryWriter:
+    """Returns a writer of TensorBoard scalars and pictures for the stage `name`."""
+    return SummaryWriter(str(workdir / "tensorboard" / name), write_to_disk=True)

@@ -158,8 +158,9 @@ def _shots(found: report.Run) -> str:
     if not found.shots:
         return report.section(title, "", report.note("Stage fewshot left no shots."))
     items = []
-    triples = zip(*(found.shots[key] for key in ("images", "masks", "guesses")), strict=True)
-    for i, (image, mask, guess) in enumerate(triples):
+    names = found.stages["fewshot"]["summary"]["shots"]
+    triples = (found.shots[key] for key in ("images", "masks", "guesses"))
+    for name, image, mask, guess in zip(names, *triples, strict=True):
         agreement = metrics.confusion(mask, guess, found.palette.num_classes)
         share = np.trace(agreement) / max(agreement.sum(), 1)
         pictures = {
@@ -167,7 +168,7 @@ def _shots(found: report.Run) -> str:
             "drawn": _overlay(found, image, mask),
             "head": _overlay(found, image, guess),
         }
-        items.append(report.figure(pictures, f"shot {i + 1}", f"{100 * share:.1f} % agree"))
+        items.append(report.figure(pictures, name, f"{100 * share:.1f} % agree"))
     lead = (
         "What was drawn by hand, and what the head says of the same pictures after learning from "
         "them: a shot with little agreement was not learned, or its mask is wrong."

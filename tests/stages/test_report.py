@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,14 +32,14 @@ def fill(workdir, *, shots, pictures, size):
 
     fewshot = workdir / "fewshot"
     fewshot.mkdir(parents=True)
-    stage(fewshot, 41.2, {"agreement": 0.991}, {"fewshot.head": "mlp0", "seed": 0})
+    summary = {"shots": found.names[:shots], "pixel_accuracy": 0.991}
+    stage(fewshot, 41.2, summary, {"fewshot.head": "mlp0", "seed": 0})
     np.savez(
         fewshot / "shots.npz", images=photos[:shots], masks=truths[:shots], guesses=guesses[:shots]
     )
     loss = [{"step": i, "loss": 2.3 * 0.985**i + 0.02} for i in range(300)]
     checkpoint.write_json(fewshot / "curve.json", loss)
-    colours = {"names": palette.names, "colours": palette.colours.tolist()}
-    checkpoint.write_json(fewshot / "palette.json", colours)
+    checkpoint.write_json(fewshot / "palette.json", palette.to_json())
 
     generate = workdir / "generate"
     confidence = [0.99 - 0.4 * ((7 * i) % pictures) / pictures for i in range(pictures)]
@@ -173,11 +174,22 @@ def test_report_of_nothing_says_what_is_missing(tmp_path):
     assert page.count('class="note"') == 6
 
 
+def interrupt(workdir, *names):
+    for name in names:
+        record = checkpoint.read_json(workdir / name / "stage.json")
+        del record["seconds"], record["summary"]
+        checkpoint.write_json(workdir / name / "stage.json", record | {"status": "running"})
+
+
+def test_half_written_files_are_left_alone(workdir):
+    interrupt(workdir, "fewshot", "generate", "autoshot", "evaluate")
+    (workdir / "fewshot" / "shots.npz").write_bytes(b"PK")
+    (workdir / "evaluate" / "examples.npz").write_bytes(b"PK")
+    assert "To be done: fewshot, generate, autoshot." in read_page(workdir)
+
+
 def test_report_of_an_interrupted_run_shows_what_there_is(workdir):
-    stage_file = workdir / "autoshot" / "stage.json"
-    record = checkpoint.read_json(stage_file)
-    del record["seconds"], record["summary"]
-    checkpoint.write_json(stage_file, record | {"status": "running"})
+    interrupt(workdir, "autoshot")
     curve = workdir / "autoshot" / "curve.jsonl"
     curve.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n')
     page = read_page(workdir)
@@ -200,7 +212,7 @@ def test_verdict_follows_the_mean_iou_and_names_strong_and_weak_parts(mean, leve
 
 
 def test_a_run_without_photos_is_not_called_good(workdir):
-    (workdir / "evaluate" / "metrics.json").unlink()
+    shutil.rmtree(workdir / "evaluate")
     assert "Not evaluated." in read_page(workdir)
 
 

@@ -1,0 +1,21 @@
+"""Horses (LSUN Horse, 256x256), for a StyleGAN2 checkpoint and shots of your own.
+
+    python -m converters.stylegan2 stylegan2-horse.pt weights/horse
+    python -m repgan_jax.main --config=configs/horse.py --config.fewshot.shots=SHOTS \
+        --config.classes=SHOTS/classes.txt
+"""
+
+from configs import base
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the config; the paper labels horses at 256 pixels (table in section 4)."""
+    config = base.get_config()
+    config.workdir = "runs/horse"
+    config.generator = "weights/horse"
+    config.classes = "examples/horse/classes.txt"  # yours: see README, "Your own pictures"
+    config.fewshot.shots = "examples/horse"
+    config.label_size = 256
+    config.generate.picture_size = 256
+    return config

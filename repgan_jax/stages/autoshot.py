@@ -1,0 +1,199 @@
+"""Stage `autoshot`: the stand-alone network, trained on the generated dataset."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from repgan_jax import metrics, parallel, segment
+from repgan_jax.errors import UserError
+from repgan_jax.io import checkpoint, dataset, files, images
+from repgan_jax.models.unet import UNet
+from repgan_jax.palette import Palette
+from repgan_jax.segmenter import Segmenter
+from repgan_jax.stages import common
+
+FIELDS = ("seed", "autoshot")
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Trains the network and keeps the weights that did best on held-out generated pictures.
+
+    Raises:
+        UserError: settings that do not fit the dataset or the devices.
+    """
+    with common.stage("autoshot", config, workdir, FIELDS, after=("generate",)) as stage:
+        if stage.finished:
+            return
+        data = dataset.open_dataset(workdir / "generate")
+        palette = Palette.from_json(
+            checkpoint.read_json(workdir / "fewshot" / "palette.json")
+        )
+        network = UNet(
+            palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch
+        )
+        size = data[0]["image"].shape[0]
+        _check(config.autoshot, network, data, size)
+        best = _train(config, stage.folder, workdir, network, data, palette)
+        Segmenter(network, None, palette, size).write_architecture(stage.folder)
+        stage.finish({"steps": config.autoshot.steps, "held_out_mean_iou": best})
+
+
+class Curve:
+    """The rows of curve.jsonl, those after `step` forgotten: a killed run will make them again."""
+
+    def __init__(self, path: Path, step: int):
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows = [row for line in lines if (row := json.loads(line))["step"] <= step]
+
+    def best(self) -> float:
+        """Returns the highest validation score so far; -1 before the first."""
+        return max((row.get("validation_mean_iou", -1.0) for row in self.rows), default=-1.0)
+
+    def write(self) -> None:
+        """Writes all rows, atomically."""
+        files.atomic_write(self._path, "".join(json.dumps(r) + "\n" for r in self.rows).encode())
+
+
+def _train(
+    config: ConfigDict,
+    folder: Path,
+    workdir: Path,
+    network: UNet,
+    data: dataset.Dataset,
+    palette: Palette,
+) -> float:
+    """Runs the steps that are left and returns the best validation score.
+
+    Validations are checkpoints too. Weights are kept before the state is saved, and a state is
+    saved last, so that after a kill everything since that state is done again, identically.
+    """
+    options = config.autoshot
+    held_out = max(1, round(options.held_out * len(data)))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, options.learning_rate, options.warmup_steps, options.steps
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(options.clip_norm),
+        optax.adamw(schedule, weight_decay=options.weight_decay),
+    )
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    size = data[0]["image"].shape[0]
+    state = parallel.replicate(segment.init_state(key, network, size, optimizer))
+    states = checkpoint.Checkpoints(folder / "checkpoints")
+    if states.latest() is not None:
+        state = states.restore(state)
+    start = int(state.step)
+    curve = Curve(folder / "curve.jsonl", start)
+    step_fn = parallel.spread_step(
+        segment.make_train_step(
+            network,
+            optimizer,
+            seed=config.seed,
+            settings=options.augment.to_dict(),
+            decay=options.ema,
+        ),
+        backend=config.backend,
+    )
+    batches = _batches(data, len(data) - held_out, start, config.seed, options)
+    loss_sum, since = 0.0, start
+    with (
+        common.board(workdir, "autoshot") as board,
+        tqdm(total=options.steps, initial=start, desc="autoshot", unit="step") as bar,
+    ):
+        for step, batch in enumerate(batches, start + 1):
+            state, found = step_fn(state, batch)
+            loss_sum += found["loss"]
+            bar.update()
+            if step % options.eval_every and step != options.steps:
+                continue
+            loss = float(loss_sum) / (step - since)
+            loss_sum, since = 0.0, step
+            variables = {"params": jax.device_get(state.average)}
+            segmenter = Segmenter(network, variables, palette, size)
+            score = _validate(segmenter, data, held_out, board, step)
+            if score > curve.best():
+                checkpoint.write_tree(folder / "best", variables)
+            rate = float(schedule(step - 1))
+            curve.rows += [
+                {"step": step, "loss": loss, "learning_rate": rate},
+                {"step": step, "validation_mean_iou": score},
+            ]
+            curve.write()
+            states.save(step, state)
+            for name, value in (("loss", loss), ("learning_rate", rate), ("mean_iou", score)):
+                board.add_scalar(name, value, step)
+            bar.set_postfix(loss=f"{loss:.3f}", mean_iou=f"{score:.3f}")
+    return curve.best()
+
+
+def _batches(
+    data: dataset.Dataset, count: int, start: int, seed: int, options: ConfigDict
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of steps `start` to the last; a step's batch depends on the step alone."""
+    size = options.batch_size
+    epochs = math.ceil(options.steps * size / count)
+
+    def to_training(position: int, example: Mapping[str, Any]) -> dict[str, Any]:
+        if options.soft_targets:
+            targets = example["probabilities"]
+        else:
+            targets = np.eye(len(data.class_names), dtype=np.float32)[example["mask"]]
+        return {"image": example["image"], "targets": targets, "position": np.int32(position)}
+
+    examples = grain.MapDataset.source(data)[:count].seed(seed).shuffle().repeat(epochs)
+    return iter(
+        examples.map_with_index(to_training)[start * size : options.steps * size]
+        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * size))
+        .batch(size)
+    )
+
+
+def _validate(
+    segmenter: Segmenter, data: dataset.Dataset, count: int, board: Any, step: int
+) -> float:
+    """Returns the mean IoU on the last `count` generated pictures; shows four to TensorBoard."""
+    examples = [data[i] for i in range(len(data) - count, len(data))]
+    pictures = np.stack([example["image"] for example in examples])
+    guesses = np.concatenate(
+        [segmenter.predict(pictures[i : i + 16]) for i in range(0, count, 16)]
+    )
+    shown = [images.overlay(*pair, segmenter.palette) for pair in zip(pictures, guesses)][:4]
+    board.add_image("held out", np.concatenate(shown, 1), step, dataformats="HWC")
+    truth = np.stack([example["mask"] for example in examples])
+    counts = metrics.confusion(truth, guesses, segmenter.palette.num_classes)
+    return float(np.nanmean(metrics.iou(counts)))
+
+
+def _check(options: ConfigDict, network: UNet, data: dataset.Dataset, size: int) -> None:
+    """Raises UserError for settings that cannot be trained with."""
+    if options.soft_targets and "probabilities" not in data[0]:
+        raise UserError(
+            "config.autoshot.soft_targets: the dataset has no probabilities; set "
+            "config.generate.soft_labels=True and generate again, or soft_targets=False"
+        )
+    if data[0]["mask"].shape[0] != size:
+        raise UserError(
+            f"config.generate.picture_size: pictures of {size} pixels but labels of "
+            f"{data[0]['mask'].shape[0]}; expected config.label_size for both"
+        )
+    if size % network.stride:
+        raise UserError(
+            f"config.autoshot.widths, patch: the network needs pictures whose side is a multiple "
+            f"of {network.stride}; the dataset has {size} pixels"
+        )
+    devices = len(parallel.devices())
+    if options.batch_size % devices:
+        raise UserError(
+            f"config.autoshot.batch_size: {options.batch_size}, expected a multiple of the "
+            f"{devices} devices"
+        )

@@ -1,0 +1,119 @@
+"""Stage `evaluate`: the stand-alone network against the true masks of photos."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from repgan_jax import metrics
+from repgan_jax.errors import UserError
+from repgan_jax.io import celebamask, checkpoint, images, masks
+from repgan_jax.palette import Palette
+from repgan_jax.segmenter import Segmenter, load_segmenter
+from repgan_jax.stages import common
+
+FIELDS = ("evaluate",)
+_BATCH = 8  # photos at a time: what it saves is overhead, what it costs is memory
+_EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))  # rank, quantile of the order
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Writes `metrics.json`, `metrics.txt` and `examples.npz` into `workdir/evaluate`.
+
+    Raises:
+        UserError: photos and masks that do not fit each other or the class map.
+    """
+    options = config.evaluate
+    if not options.images:
+        print(
+            "evaluate: left out, no photos with true masks given "
+            "(config.evaluate.images, config.evaluate.masks)"
+        )
+        return
+    pairs = select(celebamask.find_pairs(options.images, options.masks, options.layout), options)
+    inputs = {
+        "config.evaluate.images": common.digest(options.images),
+        "config.evaluate.masks": common.digest(options.masks),
+    }
+    after = ("autoshot",)
+    with common.stage("evaluate", config, workdir, FIELDS, inputs=inputs, after=after) as stage:
+        if stage.finished:
+            print((stage.folder / "metrics.txt").read_text(), end="")
+            return
+        segmenter = load_segmenter(workdir)
+        counts = _compare(segmenter, pairs, options)
+        scores = metrics.summary(counts, segmenter.class_names)
+        scores |= {"num_pictures": len(pairs), "size": options.size, "split": options.split}
+        checkpoint.write_json(stage.folder / "metrics.json", scores)
+        table = metrics.format_table({k: scores[k] for k in ("pooled", "per_picture")}) + "\n"
+        (stage.folder / "metrics.txt").write_text(table)
+        _write_examples(stage.folder / "examples.npz", segmenter, pairs, counts, options)
+        stage.finish({f"pooled_{n}": scores["pooled"][n] for n in ("mean_iou", "weighted_iou")})
+        print(table, end="")
+
+
+def select(pairs: Sequence[tuple], options: ConfigDict) -> list[tuple]:
+    """Returns the pairs of the split that `options` name: the first for validation, or the rest."""
+    if options.split not in ("test", "validation"):
+        raise UserError(f"config.evaluate.split: {options.split!r}, expected test or validation")
+    first = options.validation
+    chosen = list(pairs[:first] if options.split == "validation" else pairs[first:])
+    chosen = chosen[: options.limit] if options.limit else chosen
+    if not chosen:
+        raise UserError(
+            f"config.evaluate.images: {len(pairs)} photos leave none for the {options.split} split "
+            f"(config.evaluate.validation={first})"
+        )
+    return chosen
+
+
+def _read(pair: tuple, options: ConfigDict, palette: Palette) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (photo uint8 [S, S, 3], truth int32 [S, S]) at the size of the comparison."""
+    _, photo, key = pair
+    truth = celebamask.read_truth(
+        key, options.layout, dict(options.class_map), options.merge_order, palette
+    )
+    return (
+        images.resize_area(images.read_photo(photo), options.size),
+        masks.resize_mask(truth, options.size, palette.num_classes),
+    )
+
+
+def _compare(segmenter: Segmenter, pairs: Sequence[tuple], options: ConfigDict) -> np.ndarray:
+    """Returns the confusion counts of each photo, [P, K, K]."""
+    counts = []
+    with tqdm(total=len(pairs), desc="evaluate", unit="photo") as bar:
+        for start in range(0, len(pairs), _BATCH):
+            batch = [_read(pair, options, segmenter.palette) for pair in pairs[start:][:_BATCH]]
+            guesses = segmenter.predict(np.stack([photo for photo, _ in batch]))
+            for (_, truth), guess in zip(batch, guesses, strict=True):
+                counts.append(metrics.confusion(truth, guess, segmenter.palette.num_classes))
+            bar.update(len(batch))
+    return np.stack(counts)
+
+
+def _write_examples(
+    path: Path, segmenter: Segmenter, pairs: Sequence[tuple], counts: np.ndarray, options: ConfigDict
+) -> None:
+    """Writes the four best, median and worst photos by mean IoU, for the report."""
+    scores = np.array([np.nanmean(np.where(c.sum(1) > 0, metrics.iou(c), np.nan)) for c in counts])
+    order = np.argsort(-scores, kind="stable")
+    shown = min(4, len(order))
+    chosen = [
+        (rank, index)
+        for rank, quantile in _EXAMPLES
+        for index in order[int(quantile * (len(order) - shown)) :][:shown]
+    ]
+    read = [_read(pairs[index], options, segmenter.palette) for _, index in chosen]
+    photos = np.stack([photo for photo, _ in read])
+    np.savez_compressed(
+        path,
+        photos=photos,
+        truths=np.stack([truth for _, truth in read]).astype(np.uint8),
+        guesses=segmenter.predict(photos).astype(np.uint8),
+        names=np.array([pairs[index][0] for _, index in chosen]),
+        mean_iou=scores[[index for _, index in chosen]],
+        rank=np.array([rank for rank, _ in chosen]),
+    )

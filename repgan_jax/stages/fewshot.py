@@ -1,0 +1,170 @@
+"""Stage `fewshot`: heads fitted to the activations of a few labelled pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from repgan_jax import ops, segment, synthesize
+from repgan_jax import taps as taps_lib
+from repgan_jax.errors import UserError
+from repgan_jax.generator import Generator, load_generator
+from repgan_jax.io import checkpoint, images, masks
+from repgan_jax.models import heads
+from repgan_jax.palette import IGNORE, Palette
+from repgan_jax.stages import common
+
+FIELDS = ("seed", "label_size", "dtype", "fewshot")
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Writes the heads' weights and what the report shows of them into `workdir/fewshot`.
+
+    Raises:
+        UserError: what `masks.read_shots` refuses; a picture that its latent does not make.
+    """
+    options = config.fewshot
+    inputs = {
+        f"config.{field}": common.digest(path)
+        for field, path in (
+            ("generator", config.generator),
+            ("classes", config.classes),
+            ("fewshot.shots", options.shots),
+        )
+    }
+    with common.stage("fewshot", config, workdir, FIELDS, inputs=inputs) as stage:
+        if stage.finished:
+            return
+        palette = masks.read_classes(config.classes)
+        shots = masks.read_shots(options.shots, palette, options.names)
+        generator = load_generator(config.generator, dtype=jnp.dtype(config.dtype))
+        architecture = {
+            "head": options.head,
+            "label_size": config.label_size,
+            "resize": options.resize,
+            "taps": list(taps_lib.select(generator.tap_names, options.taps)),
+        }
+        head = build_head(architecture, palette.num_classes)
+        taps = read_activations(generator, shots, architecture["taps"], config)
+        labels = np.stack(
+            [masks.resize_mask(m, config.label_size, palette.num_classes) for m in shots.masks]
+        )
+        with tqdm(total=options.steps, desc="fewshot", unit="step") as bar:
+            variables, curve = segment.fit_heads(
+                jax.random.key(config.seed),
+                head,
+                taps,
+                jnp.asarray(labels),
+                members=options.ensemble,
+                steps=options.steps,
+                schedule=segment.learning_rate(
+                    options.decay, options.learning_rate, options.steps
+                ),
+                weight_decay=options.weight_decay,
+                flip=options.flip,
+                progress=lambda step, loss: (bar.set_postfix(loss=loss), bar.update(step - bar.n)),
+            )
+        guesses = _guess(head, variables, taps)
+        known = labels != IGNORE
+        accuracy = float((guesses == labels)[known].mean())
+        checkpoint.write_tree(stage.folder / "heads", variables)
+        checkpoint.write_json(stage.folder / "head.json", architecture)
+        checkpoint.write_json(stage.folder / "palette.json", palette.to_json())
+        _write_preview(stage.folder, workdir, shots.images, labels, guesses, np.asarray(curve))
+        stage.finish(
+            {"shots": list(shots.names), "loss": float(curve[-1]), "pixel_accuracy": accuracy}
+        )
+
+
+def build_head(architecture: dict[str, Any], num_classes: int) -> nn.Module:
+    """Returns the head that a `head.json` describes."""
+    return heads.build(
+        architecture["head"], num_classes, architecture["label_size"], architecture["resize"]
+    )
+
+
+def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]:
+    """Returns (architecture, taps they read, variables, classes) of the finished stage's heads."""
+    folder = common.finished_folder(workdir, "fewshot")
+    architecture = checkpoint.read_json(folder / "head.json")
+    palette = Palette.from_json(checkpoint.read_json(folder / "palette.json"))
+    variables = jax.tree.map(jnp.asarray, checkpoint.read_tree(folder / "heads"))
+    head = build_head(architecture, palette.num_classes)
+    return head, tuple(architecture["taps"]), variables, palette
+
+
+def read_activations(
+    generator: Generator, shots: masks.Shots, names: Sequence[str], config: ConfigDict
+) -> dict[str, jax.Array]:
+    """Returns the taps of all shots, [k, h, w, C], computed once and checked against the pictures.
+
+    Raises:
+        UserError: a latent does not fit the generator, or makes another picture.
+    """
+    layers = shots.w.shape[1:]
+    if layers not in ((generator.w_dim,), (generator.num_layers, generator.w_dim)):
+        raise UserError(
+            f"{config.fewshot.shots}/latents.npz: w of shape {layers}; {config.generator} expects "
+            f"({generator.w_dim},) or ({generator.num_layers}, {generator.w_dim})"
+        )
+    size = shots.images.shape[1]
+    if shots.images.shape[2] != size or generator.resolution % size:
+        raise UserError(
+            f"{config.fewshot.shots}/images: {shots.images.shape[2]}x{size} pixels; expected "
+            f"squares whose side divides the generator's {generator.resolution}"
+        )
+
+    @jax.jit
+    def activations(generator: Generator, w: jax.Array):
+        image, taps = generator.synthesis(w)
+        picture = synthesize.to_uint8(ops.area_reduce(image, generator.resolution // size))
+        return picture[0], taps_lib.choose(taps, names, config.label_size)
+
+    found = []
+    for name, w, drawn in zip(shots.names, shots.w, shots.images, strict=True):
+        picture, taps = activations(generator, w[None])
+        difference = np.abs(np.asarray(picture, np.float32) - drawn).mean()
+        if difference > config.fewshot.picture_tolerance:
+            raise UserError(
+                f"{config.fewshot.shots}/images/{name}: its latent makes another picture (mean "
+                f"difference {difference:.1f} of 255, config.fewshot.picture_tolerance is "
+                f"{config.fewshot.picture_tolerance:g}); check latents.npz and config.generator"
+            )
+        found.append(taps)
+    return {name: jnp.concatenate([taps[name] for taps in found]) for name in names}
+
+
+def _guess(head: nn.Module, variables: Any, taps: taps_lib.Taps) -> np.ndarray:
+    """Returns the heads' own ids [k, S, S] for the shots."""
+    predict = jax.jit(lambda v, t: segment.head_probabilities(head, v, t)[0].argmax(-1))
+    count = len(next(iter(taps.values())))
+    one_by_one = (
+        predict(variables, {name: tap[i : i + 1] for name, tap in taps.items()})
+        for i in range(count)
+    )
+    return np.concatenate([np.asarray(guess, np.int32) for guess in one_by_one])
+
+
+def _write_preview(
+    folder: Path,
+    workdir: Path,
+    pictures: np.ndarray,
+    labels: np.ndarray,
+    guesses: np.ndarray,
+    curve: np.ndarray,
+) -> None:
+    """Writes shots.npz and curve.json for the report, and the curve for TensorBoard."""
+    size = labels.shape[1]
+    small = np.stack([images.resize_area(picture, size) for picture in pictures])
+    np.savez_compressed(folder / "shots.npz", images=small, masks=labels, guesses=guesses)
+    rows = [{"step": i + 1, "loss": float(loss)} for i, loss in enumerate(curve)]
+    checkpoint.write_json(folder / "curve.json", rows)
+    with common.board(workdir, "fewshot") as board:
+        for row in rows:
+            board.add_scalar("loss", row["loss"], row["step"])

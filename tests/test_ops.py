@@ -1,0 +1,92 @@
+"""The generators' operations against slow loops over their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import signal
+
+from repgan_jax import ops
+
+FIR = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 16
+
+
+def random(seed, *shape):
+    return np.asarray(jax.random.normal(jax.random.key(seed), shape))
+
+
+def zeros_between(x):
+    """Returns [2H - 1, 2W - 1, C]: `x` [H, W, C] on the even places."""
+    height, width, channels = x.shape
+    spread = np.zeros((2 * height - 1, 2 * width - 1, channels), x.dtype)
+    spread[::2, ::2] = x
+    return spread
+
+
+def correlate(x, kernel, mode):
+    """Returns the sum over C of correlations of `x` [H, W, C] with `kernel` [S, S, C, F]."""
+    return np.stack(
+        [
+            sum(
+                signal.correlate2d(x[..., c], kernel[..., c, f], mode)
+                for c in range(kernel.shape[2])
+            )
+            for f in range(kernel.shape[3])
+        ],
+        axis=-1,
+    )
+
+
+def test_smooth_is_the_full_filter():
+    x = random(0, 2, 9, 7, 3)
+    expected = [
+        np.stack([signal.correlate2d(y[..., c], FIR, "valid") for c in range(3)], -1) for y in x
+    ]
+    np.testing.assert_allclose(ops.smooth(x), expected, atol=2e-6)  # sums of 16 products
+
+
+def test_upsample_is_zeros_between_then_the_filter():
+    x = random(1, 2, 5, 3, 2)
+    expected = []
+    for y in x:
+        padded = np.pad(zeros_between(y), ((2, 2), (2, 2), (0, 0)))
+        planes = [signal.correlate2d(padded[..., c], FIR, "valid") for c in range(2)]
+        expected.append(np.stack(planes, -1))
+    np.testing.assert_allclose(ops.upsample(x), expected, atol=2e-6)
+
+
+def test_upsample_keeps_a_constant_inside():
+    up = ops.upsample(jnp.ones((1, 4, 6, 1)))
+    assert up.shape == (1, 8, 12, 1)
+    np.testing.assert_allclose(up[:, 1:-1, 1:-1], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+@pytest.mark.parametrize("up", [True, False])
+def test_modulated_conv_is_a_kernel_a_sample(up, demodulate):
+    x, kernel, style = random(2, 2, 5, 4, 3), random(3, 3, 3, 3, 2), random(4, 2, 3)
+    expected = []
+    for y, factors in zip(x, style, strict=True):
+        own = kernel * factors[:, None]
+        if demodulate:
+            own = own / np.sqrt(np.square(own).sum((0, 1, 2)) + 1e-8)
+        if up:  # the transposed convolution, whole, then the filter, which crops it to 2H x 2W
+            wide = np.pad(correlate(zeros_between(y), own, "full"), ((1, 1), (1, 1), (0, 0)))
+            planes = [signal.correlate2d(wide[..., f], FIR, "valid") for f in range(2)]
+            expected.append(np.stack(planes, -1))
+        else:
+            expected.append(correlate(y, own, "same"))
+    found = ops.modulated_conv(x, kernel, style, up=up, demodulate=demodulate)
+    # float32 sums of 27 products, 16 more in the filter
+    np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_modulated_conv_computes_in_the_type_of_its_input():
+    x, kernel, style = random(5, 1, 4, 4, 8), random(6, 3, 3, 8, 8), random(7, 1, 8)
+    exact = ops.modulated_conv(x, kernel, style)
+    rough = ops.modulated_conv(jnp.asarray(x, jnp.bfloat16), kernel, style)
+    assert rough.dtype == jnp.bfloat16
+    # eight bits of mantissa, twice rounded inputs and one rounded output
+    np.testing.assert_allclose(
+        rough.astype(jnp.float32), exact, atol=0.02 * float(jnp.abs(exact).max())
+    )
