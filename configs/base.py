@@ -1,6 +1,6 @@
 """Every field of a run, its default and its unit. Domains state differences only.
 
-    python -m repgan_jax.main --config=configs/face.py --config.fewshot.steps=500
+python -m repgan_jax.main --config=configs/face.py --config.fewshot.steps=500
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,9 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/base"  # where a run writes: one folder a stage
     config.stages = ("fewshot", "generate", "autoshot", "evaluate", "report")
     config.generator = "weights/face"  # folder written by a converter
-    config.classes = "examples/face/classes.txt"  # a class a line: name [#rrggbb]; the line is the id
+    config.classes = (
+        "examples/face/classes.txt"  # a class a line: name [#rrggbb]; the line is the id
+    )
     config.label_size = 128  # pixels a side: labels of heads and of generated pictures
     config.dtype = "float32"  # arithmetic of the generator: "float32" or "bfloat16"
     config.backend = "shard_map"  # data parallelism: "shard_map" or "pmap"
@@ -31,7 +33,9 @@ def get_config() -> ConfigDict:
     fewshot.decay = "cosine"  # learning rate: "cosine" to 0, "constant", or "paper" (x0.9 every 50)
     fewshot.weight_decay = 1e-3
     fewshot.flip = True  # also learn from mirrored activations and masks
-    fewshot.picture_tolerance = 8.0  # mean absolute difference (0..255) allowed, shot against latent
+    fewshot.picture_tolerance = (
+        8.0  # mean absolute difference (0..255) allowed, shot against latent
+    )
 
     generate = config.generate = ConfigDict()
     generate.num_pictures = 1000
@@ -73,12 +77,18 @@ def get_config() -> ConfigDict:
     evaluate = config.evaluate = ConfigDict()
     evaluate.images = ""  # folder of photos
     evaluate.masks = ""  # folder of their true masks
-    evaluate.layout = "fused"  # "fused": one index PNG a photo; "celebamask": {id}_{part}.png, merged
+    evaluate.layout = (
+        "fused"  # "fused": one index PNG a photo; "celebamask": {id}_{part}.png, merged
+    )
     evaluate.size = 512  # pixels a side at which prediction and truth are compared
-    evaluate.validation = 0  # the first so many stems (sorted) choose settings; the rest are the test
+    evaluate.validation = (
+        0  # the first so many stems (sorted) choose settings; the rest are the test
+    )
     evaluate.split = "test"  # "test" or "validation"
     evaluate.limit = 0  # at most so many photos; 0 = all
-    evaluate.class_map = ConfigDict()  # truth's id or part name -> class name; () maps ids to themselves
+    evaluate.class_map = (
+        ConfigDict()
+    )  # truth's id or part name -> class name; () maps ids to themselves
     evaluate.merge_order = ()  # part names, the later painted over the earlier ("celebamask")
 
     segment = config.segment = ConfigDict()

@@ -10,8 +10,9 @@ variable CELEBAMASK_HQ names, the result is evaluated on them.
 import os
 from pathlib import Path
 
-from configs import base
 from ml_collections import ConfigDict
+
+from configs import base
 
 # CelebAMask-HQ's ids: hats, glasses, earrings and necklaces count as background
 FUSED = {

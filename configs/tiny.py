@@ -1,10 +1,11 @@
 """The whole chain in under a minute, on any generator and shots: for tests, not for results.
 
-    python -m repgan_jax.main --config=configs/tiny.py
+python -m repgan_jax.main --config=configs/tiny.py
 """
 
-from configs import face
 from ml_collections import ConfigDict
+
+from configs import face
 
 
 def get_config() -> ConfigDict:

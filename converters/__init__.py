@@ -1,1 +1,1 @@
-"""Readers of other projects' checkpoints: each writes a generator folder and runs nothing it reads."""
+"""Readers of other checkpoints: each writes a generator folder and runs nothing it reads."""

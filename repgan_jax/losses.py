@@ -7,8 +7,6 @@ import optax
 from repgan_jax.palette import IGNORE
 
 
-
-
 def cross_entropy(logits: jax.Array, masks: jax.Array) -> jax.Array:
     """Returns the mean cross-entropy [] of labelled pixels.
 

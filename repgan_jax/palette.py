@@ -4,7 +4,6 @@ import colorsys
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-
 from typing import Any
 
 import numpy as np

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops, taps as taps_lib
+from repgan_jax import ops
+from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
 
 

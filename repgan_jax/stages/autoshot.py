@@ -34,12 +34,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if stage.finished:
             return
         data = dataset.open_dataset(workdir / "generate")
-        palette = Palette.from_json(
-            checkpoint.read_json(workdir / "fewshot" / "palette.json")
-        )
-        network = UNet(
-            palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch
-        )
+        palette = Palette.from_json(checkpoint.read_json(workdir / "fewshot" / "palette.json"))
+        network = UNet(palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch)
         size = data[0]["image"].shape[0]
         _check(config.autoshot, network, data, size)
         best = _train(config, stage.folder, workdir, network, data, palette)
@@ -164,10 +160,8 @@ def _validate(
     """Returns the mean IoU on the last `count` generated pictures; shows four to TensorBoard."""
     examples = [data[i] for i in range(len(data) - count, len(data))]
     pictures = np.stack([example["image"] for example in examples])
-    guesses = np.concatenate(
-        [segmenter.predict(pictures[i : i + 16]) for i in range(0, count, 16)]
-    )
-    shown = [images.overlay(*pair, segmenter.palette) for pair in zip(pictures, guesses)][:4]
+    guesses = np.concatenate([segmenter.predict(pictures[i : i + 16]) for i in range(0, count, 16)])
+    shown = [images.overlay(pictures[i], guesses[i], segmenter.palette) for i in range(count)[:4]]
     board.add_image("held out", np.concatenate(shown, 1), step, dataformats="HWC")
     truth = np.stack([example["mask"] for example in examples])
     counts = metrics.confusion(truth, guesses, segmenter.palette.num_classes)

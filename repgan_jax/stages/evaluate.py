@@ -95,7 +95,11 @@ def _compare(segmenter: Segmenter, pairs: Sequence[tuple], options: ConfigDict) 
 
 
 def _write_examples(
-    path: Path, segmenter: Segmenter, pairs: Sequence[tuple], counts: np.ndarray, options: ConfigDict
+    path: Path,
+    segmenter: Segmenter,
+    pairs: Sequence[tuple],
+    counts: np.ndarray,
+    options: ConfigDict,
 ) -> None:
     """Writes the four best, median and worst photos by mean IoU, for the report."""
     scores = np.array([np.nanmean(np.where(c.sum(1) > 0, metrics.iou(c), np.nan)) for c in counts])

@@ -63,9 +63,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 jnp.asarray(labels),
                 members=options.ensemble,
                 steps=options.steps,
-                schedule=segment.learning_rate(
-                    options.decay, options.learning_rate, options.steps
-                ),
+                schedule=segment.learning_rate(options.decay, options.learning_rate, options.steps),
                 weight_decay=options.weight_decay,
                 flip=options.flip,
                 progress=lambda step, loss: (bar.set_postfix(loss=loss), bar.update(step - bar.n)),

@@ -1,0 +1,94 @@
+"""Every head, folded as it is, equals the head of the paper on the full stack of activations."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repgan_jax import ops
+from repgan_jax.errors import UserError
+from repgan_jax.models import heads
+
+K, SIZE = 5, 16
+
+
+def make_taps():
+    widths = {"conv_01_8": 6, "conv_02_8": 3, "conv_03_16": 4, "conv_05_32": 2}
+    return {
+        name: jax.random.normal(jax.random.key(i), (2, *[int(name.split("_")[-1])] * 2, width))
+        for i, (name, width) in enumerate(widths.items())
+    }
+
+
+def random_variables(head, taps, seed=7):
+    """Returns variables of `head`: nothing is zero or one, and the scales differ widely."""
+    shapes = jax.eval_shape(head.init, jax.random.key(0), taps)
+    leaves, structure = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = [
+        jax.random.normal(key, leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1])
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    variables = structure.unflatten(drawn)
+    return {**variables, "stats": jax.tree.map(lambda s: jnp.exp(2 * s), variables["stats"])}
+
+
+def stacked(method):
+    """Returns an interceptor that does the first layer as the paper does: stack, then convolve."""
+
+    def intercept(call, args, kwargs, context):
+        if not isinstance(context.module, heads.FoldedConv):
+            return call(*args, **kwargs)
+        variables, (taps,) = context.module.variables, args
+        params, stats = variables["params"], variables["stats"]
+        stack = [ops.resize(tap / stats[name], SIZE, method=method) for name, tap in taps.items()]
+        kernel = jnp.concatenate([params[f"kernel_{name}"] for name in taps])
+        return jnp.concatenate(stack, -1) @ kernel + params["bias"]
+
+    return intercept
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+@pytest.mark.parametrize("name", heads.NAMES)
+def test_folded_equals_stacked(name, method):
+    head, taps = heads.build(name, K, SIZE, method), make_taps()
+    variables = random_variables(head, taps)
+    found = head.apply(variables, taps)
+    with nn.intercept_methods(stacked(method)):
+        expected = head.apply(variables, taps)
+    assert found.shape == (2, SIZE, SIZE, K)
+    # float32 sums of up to 2,000 products, over up to nine layers
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "reach"),  # pixels from which one is decided: 1 + 2 * sum of the dilations
+    [("mlp2", 1), ("cnn_s", 13), ("cnn_m", 29), ("cnn_l", 61)],
+)
+def test_receptive_field(name, reach):
+    head = heads.build(name, 2, 64)
+    taps = {"conv_09_64": jax.random.normal(jax.random.key(0), (1, 64, 64, 2))}
+    variables = random_variables(head, taps)
+
+    def centre(tap):
+        return head.apply(variables, {"conv_09_64": tap})[0, 32, 32, 0]
+
+    reached = np.asarray(jax.jit(jax.grad(centre))(taps["conv_09_64"]))[0].any(-1)
+    rows = np.flatnonzero(reached.any(1))
+    assert rows[-1] - rows[0] + 1 == min(reach, 64)
+
+
+def test_bfloat16_taps_give_float32_logits_close_to_exact_ones():
+    head, taps = heads.build("mlp1", K, SIZE), make_taps()
+    variables = random_variables(head, taps)
+    exact = head.apply(variables, taps)
+    rough = head.apply(variables, {name: tap.astype(jnp.bfloat16) for name, tap in taps.items()})
+    assert rough.dtype == jnp.float32
+    # eight bits of mantissa in taps, kernels and their products
+    np.testing.assert_allclose(rough, exact, atol=0.03 * float(jnp.abs(exact).max()))
+
+
+def test_unknown_head_is_refused():
+    with pytest.raises(UserError, match="config.fewshot.head: 'cnn_xl' is unknown; .*'cnn_l'"):
+        heads.build("cnn_xl", K, SIZE)

@@ -1,0 +1,92 @@
+"""Wavelet, depthwise filter and resizing against slow NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from repgan_jax import ops
+
+
+def random(seed, *shape):
+    return np.asarray(jax.random.normal(jax.random.key(seed), shape))
+
+
+def haar(picture):
+    """Returns (means, details [..., 3]) of `picture` [N, 2H, 2W, C], each [N, H, W, C]."""
+    a, b = picture[:, ::2, ::2], picture[:, ::2, 1::2]
+    c, d = picture[:, 1::2, ::2], picture[:, 1::2, 1::2]
+    vertical, horizontal, diagonal = a + b - c - d, a - b + c - d, a - b - c + d
+    return 0.5 * (a + b + c + d), 0.5 * np.stack([vertical, horizontal, diagonal], -1)
+
+
+def test_inverse_haar_undoes_the_transform():
+    picture = random(0, 2, 6, 10, 3)
+    means, details = haar(picture)
+    details = details.reshape(*means.shape[:3], -1)
+    restored = ops.inverse_haar(jnp.concatenate([means, details], -1))
+    np.testing.assert_allclose(restored, picture, atol=1e-6)  # sums of four
+
+
+@pytest.mark.parametrize("filters", [1, 2])
+def test_depthwise3x3_is_a_grouped_convolution(filters):
+    x, kernels = random(1, 2, 5, 7, 4), random(2, filters, 3, 3, 4)
+    expected = [
+        jax.lax.conv_general_dilated(
+            x[n : n + 1],
+            kernels[n % filters, :, :, None],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )[0]
+        for n in range(2)
+    ]
+    found = ops.depthwise3x3(x, kernels)
+    np.testing.assert_allclose(found, expected, atol=5e-6)  # sums of nine products
+
+
+def bilinear_matrix(source, target):
+    """Returns [target, source]: weights of enlarging, pixel centres aligned, edges continued."""
+    matrix = np.zeros((target, source))
+    for i in range(target):
+        place = min(max((i + 0.5) * source / target - 0.5, 0), source - 1)
+        low = min(int(place), source - 2)
+        matrix[i, low : low + 2] = 1 - (place - low), place - low
+    return matrix
+
+
+@pytest.mark.parametrize("size", [8, 12, 16])
+def test_bilinear_enlarging(size):
+    x = random(3, 2, 4, 4, 3)
+    matrix = bilinear_matrix(4, size)
+    expected = np.einsum("ih,jw,nhwc->nijc", matrix, matrix, x)
+    np.testing.assert_allclose(ops.resize(x, size), expected, atol=2e-6)  # sums of four products
+
+
+def test_nearest_enlarging_repeats():
+    x = random(4, 2, 4, 4, 3)
+    found = ops.resize(x, 12, method="nearest")
+    np.testing.assert_array_equal(found, x.repeat(3, 1).repeat(3, 2))
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+def test_reducing_by_a_whole_factor_averages_cells(method):
+    x = random(5, 2, 12, 12, 3)
+    found = ops.resize(x, 4, method=method)
+    for i in range(4):
+        for j in range(4):
+            cell = x[:, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3].mean((1, 2))
+            np.testing.assert_allclose(found[:, i, j], cell, atol=1e-6)
+
+
+def test_resize_refuses_an_unknown_method():
+    with pytest.raises(ValueError, match="cubic.*expected 'bilinear' or 'nearest'"):
+        ops.resize(jnp.zeros((1, 2, 2, 1)), 4, method="cubic")
+
+
+def test_space_to_depth_moves_each_cell_into_channels():
+    x = random(6, 2, 6, 4, 3)
+    deep = ops.space_to_depth(x, 2)
+    np.testing.assert_array_equal(deep[1, 2, 1], x[1, 4:6, 2:4].ravel())  # row by row
+    np.testing.assert_array_equal(ops.depth_to_space(deep, 2), x)
