@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
+# CelebAMask-HQ (images/, masks/), where it is at hand: the demo is then evaluated on it.
+export CELEBAMASK_HQ ?= $(firstword $(wildcard data/celebamask_hq ../shared/data/celebamask_hq))
+
 .PHONY: demo test bench clean
 
 ## From ten labelled faces to a segmenter and runs/face/report.html; what is done is skipped.

@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
     autoshot.clip_norm = 1.0
     autoshot.ema = 0.99  # decay of the averaged weights, the ones that are kept; 0 turns it off
     autoshot.soft_targets = True  # learn from probabilities instead of the most likely class
+    autoshot.class_balance = 0.4  # weight of a class: its share of pixels to minus this; 0 = equal
     autoshot.held_out = 0.05  # share of the generated pictures kept for validation
     autoshot.eval_every = 200  # steps between validations and checkpoints
     augment = autoshot.augment = ConfigDict()

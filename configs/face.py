@@ -38,8 +38,8 @@ def get_config(variant: str = "fused") -> ConfigDict:
     config = base.get_config()
     config.workdir = "runs/face"
     evaluate = config.evaluate
-    photos = Path(os.environ.get("CELEBAMASK_HQ", "data/celebamask_hq"))
-    if photos.is_dir():
+    photos = Path(os.environ.get("CELEBAMASK_HQ") or "data/celebamask_hq")
+    if (photos / "images").is_dir():
         evaluate.images, evaluate.masks = str(photos / "images"), str(photos / "masks")
     evaluate.layout = variant
     evaluate.class_map = ConfigDict(FUSED if variant == "fused" else PARTS)

@@ -72,11 +72,12 @@ class _Graph:
         # integers are shapes and axes, which the architecture implies
         self.unused = {name for name, array in self.constants.items() if array.dtype.kind == "f"}
 
-    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns the constant `name`, whose elements must fill `shape`."""
+    def take(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """Returns the constant `name`, whose elements must fill `shape` (default: its own)."""
         if name not in self.constants:
-            raise UserError(f"{self.source}: tensor {name} is missing; expected shape {shape}")
+            raise UserError(f"{self.source}: tensor {name} is missing")
         array = self.constants[name]
+        shape = array.shape if shape is None else shape
         if array.size != math.prod(shape):
             raise UserError(f"{self.source}: {name} has shape {array.shape}, expected {shape}")
         self.unused.discard(name)
@@ -84,7 +85,7 @@ class _Graph:
 
     def check(self, name: str, value: float) -> None:
         """Checks that the constant `name` holds `value` throughout, as the architecture implies."""
-        array = self.take(name, self.constants[name].shape)
+        array = self.take(name)
         if not np.allclose(array, value, rtol=1e-5):
             raise UserError(f"{self.source}: {name} is {array.ravel()[0]}, expected {value}")
 
@@ -98,10 +99,14 @@ class _Graph:
     def step(self, kind: str, of: str) -> tuple[str, str]:
         """Returns (layer, constant): the layer of `kind` that reads `of`, and its constant."""
         layer = self.user(kind, of)
+        return layer, self.constant(layer)
+
+    def constant(self, layer: str) -> str:
+        """Returns the name of the constant that `layer` reads."""
         for name in self.layers[layer].inputs:
             if name in self.constants:
-                return layer, name
-        raise UserError(f"{self.source}: {layer} has no constant input")
+                return name
+        raise UserError(f"{self.source}: the tensor that {layer} reads is missing")
 
     def kind(self, kind: str) -> list[openvino_ir.Layer]:
         """Returns the layers of `kind` in topological order."""
@@ -117,16 +122,16 @@ def convert_mapping(network: openvino_ir.Network, source: str) -> dict:
     """Returns the parameters of `models.stylegan2.Mapping` for the mapping network."""
     graph, params = _Graph(network, source), {}
     for name in list(graph.unused):  # the arithmetic of the normalisation, gains and slopes
-        if graph.constants[name].size == 1:
+        if graph.constants[name].size == 1 and name in graph.users:
             users = {graph.layers[user].kind for user in graph.users[name]}
             known = {"PReLU": (0.2,), "Multiply": (1, math.sqrt(2)), "Add": (1e-8,)}
             allowed = sum((known.get(kind, (2, 0.5, -1)) for kind in users), ())
             graph.check(name, min(allowed, key=lambda v: abs(v - graph.constants[name].item())))
     for index, layer in enumerate(graph.kind("MatMul")):
-        kernel = graph.take(layer.inputs[1], graph.constants[layer.inputs[1]].shape)
+        kernel = graph.take(graph.constant(layer.name))
         add = graph.layers[graph.user("Add", layer.name)]
         reshape = next(name for name in add.inputs if name != layer.name)
-        bias = graph.take(graph.layers[reshape].inputs[0], kernel.shape[:1])
+        bias = graph.take(graph.constant(reshape), kernel.shape[:1])
         params[f"dense_{index}"] = {"kernel": kernel.T, "bias": bias}
     graph.finish()
     return params
@@ -176,11 +181,9 @@ def convert_synthesis(network: openvino_ir.Network, source: str) -> tuple[dict, 
     """Returns (parameters, noise maps, widths by size) of `models.mobilestylegan.Synthesis`."""
     graph = _Graph(network, source)
     for layer in graph.kind("GroupConvolutionBackpropData"):  # the wavelet: checked up to its signs
-        taps = graph.take(layer.inputs[1], graph.constants[layer.inputs[1]].shape)
-        if not np.allclose(np.abs(taps), _HAAR):
+        if not np.allclose(np.abs(graph.take(graph.constant(layer.name))), _HAAR):
             raise UserError(f"{source}: {layer.name} is not a Haar wavelet")
-    constant = graph.constants.get("m.input.input", np.zeros((1, 0, 4, 4)))
-    channels = constant.shape[1]
+    channels = graph.take("m.input.input").size // SIZES[0] ** 2
     params = {"constant": graph.take("m.input.input", (channels, 4, 4)).transpose(1, 2, 0)}
     first = graph.kind("Convolution")[0].inputs[0]
     shape = (3, 3, channels, channels)
@@ -195,7 +198,7 @@ def convert_synthesis(network: openvino_ir.Network, source: str) -> tuple[dict, 
             weight = f"{conv_prefix}.conv.weight_dw"
             depthwise = graph.take(weight, (channels, 3, 3)).transpose(1, 2, 0)
             before = graph.user("GroupConvolution", weight)
-            features = graph.constants[f"{conv_prefix}.bias"].size
+            features = graph.take(f"{conv_prefix}.bias").size
             shape = (1, 1, channels, features)
             conv, noise_map = _styled_conv(graph, conv_prefix, before, shape, size)
             params[name] = {**conv, "depthwise": depthwise}
@@ -221,7 +224,6 @@ def convert(files: dict[str, bytes]) -> tuple[dict, dict]:
     synthesis, noise, widths = convert_synthesis(networks["Synthesis"], "SynthesisNetwork")
     z_dim, w_dim = mapping["dense_0"]["kernel"].shape
     architecture = {
-        "format": 1,
         "name": "mobilestylegan",
         "resolution": 2 * SIZES[-1],
         "z_dim": z_dim,

@@ -98,7 +98,7 @@ def random_background(key: jax.Array, size: int) -> jax.Array:
 def defocus(key: jax.Array, picture: jax.Array, settings: Mapping[str, Any]) -> jax.Array:
     """Returns `picture` [H, W, 3] blurred and noisy, each by a random amount."""
     blur_key, strength_key, noise_key = jax.random.split(key, 3)
-    sigma = jax.random.uniform(blur_key, minval=0.05, maxval=max(settings["blur"], 0.1))
+    sigma = jax.random.uniform(blur_key, minval=0.05, maxval=jnp.maximum(settings["blur"], 0.1))
     weights = jnp.exp(-jnp.square(jnp.arange(-2.0, 3.0) / sigma) / 2)
     for axis in (0, 1):
         picture = _filter(picture, weights / weights.sum(), axis)

@@ -1,6 +1,7 @@
 """The command: python -m repgan_jax.main --config=configs/face.py [--config.FIELD=VALUE ...]."""
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,21 @@ def read_config(argv: Sequence[str]) -> ConfigDict:
     return holder.value
 
 
+def use_all_cores(batch_size: int) -> None:
+    """Makes a CPU device of each core, as many as divide `batch_size`; before JAX's first use.
+
+    Networks this small keep one core busy each better than several together: on two cores,
+    generation takes 0.7 and training 0.8 of the time. Other accelerators are not affected.
+    """
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = os.cpu_count() or 1
+    devices = max(n for n in range(1, cores + 1) if batch_size % n == 0)
+    jax.config.update("jax_num_cpu_devices", devices)
+    flags_so_far = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags_so_far} --xla_cpu_multi_thread_eigen=false"
+
+
 def run(config: ConfigDict) -> None:
     """Runs the stages of `config` in their order."""
     if config.compilation_cache:
@@ -79,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(help_text())
         return 0
     try:
-        run(read_config(argv))
+        config = read_config(argv)
+        use_all_cores(config.autoshot.batch_size)
+        run(config)
         return 0
     except UserError as error:
         message, code = str(error), 2

@@ -165,6 +165,7 @@ def make_train_step(
     seed: int,
     settings: Mapping[str, Any],
     decay: float,
+    class_weights: jax.Array,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the step of the stand-alone network (paper, section 3.5), for `parallel.spread_step`.
 
@@ -178,6 +179,7 @@ def make_train_step(
         seed: of the augmentation.
         settings: of the augmentation.
         decay: of the weights' running average; 0 for none.
+        class_weights: [K], see `losses.soft_cross_entropy`.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]):
@@ -189,8 +191,13 @@ def make_train_step(
             keys, pictures, targets
         )
 
+        # a device counts by the weight of its pixels: as if all were on one
+        weight = jnp.sum(targets * class_weights)
+        share = weight / jax.lax.pmean(weight, parallel.AXIS)
+
         def loss_fn(params):
-            return losses.soft_cross_entropy(network.apply({"params": params}, pictures), targets)
+            logits = network.apply({"params": params}, pictures)
+            return share * losses.soft_cross_entropy(logits, targets, class_weights)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         loss, grads = jax.lax.pmean((loss, grads), parallel.AXIS)

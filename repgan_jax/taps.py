@@ -46,8 +46,9 @@ def flip(taps: Taps) -> dict[str, jax.Array]:
 
 
 def root_mean_square(taps: Taps) -> dict[str, jax.Array]:
-    """Returns for each tap [N, h, w, C] the root mean square of its channels, [C]."""
-    return {name: jnp.sqrt(jnp.mean(jnp.square(tap), (0, 1, 2))) for name, tap in taps.items()}
+    """Returns for each tap [N, h, w, C] the root mean square of its channels, [C], never zero."""
+    power = {name: jnp.mean(jnp.square(tap), (0, 1, 2)) for name, tap in taps.items()}
+    return {name: jnp.sqrt(mean + 1e-8) for name, mean in power.items()}  # channels may be silent
 
 
 def project_and_sum(

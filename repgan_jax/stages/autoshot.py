@@ -97,6 +97,7 @@ def _train(
             seed=config.seed,
             settings=options.augment.to_dict(),
             decay=options.ema,
+            class_weights=_class_weights(data, options.class_balance),
         ),
         backend=config.backend,
     )
@@ -152,6 +153,15 @@ def _batches(
         .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * size))
         .batch(size)
     )
+
+
+def _class_weights(data: dataset.Dataset, balance: float) -> np.ndarray:
+    """Returns [K] float32: each class's share of the pixels to the power -`balance`."""
+    num_classes = len(data.class_names)
+    count = min(len(data), 200)  # enough for shares; a dataset may hold millions
+    pixels = sum(np.bincount(data[i]["mask"].ravel(), minlength=num_classes) for i in range(count))
+    share = np.maximum(pixels / pixels.sum(), 1e-4)  # of a class that never shows, too
+    return (share**-balance).astype(np.float32)
 
 
 def _validate(

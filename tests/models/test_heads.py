@@ -9,28 +9,28 @@ import pytest
 from repgan_jax import ops
 from repgan_jax.errors import UserError
 from repgan_jax.models import heads
+from repgan_jax.taps import size_of
 
 K, SIZE = 5, 16
 
 
 def make_taps():
+    rng = np.random.default_rng(0)
     widths = {"conv_01_8": 6, "conv_02_8": 3, "conv_03_16": 4, "conv_05_32": 2}
     return {
-        name: jax.random.normal(jax.random.key(i), (2, *[int(name.split("_")[-1])] * 2, width))
-        for i, (name, width) in enumerate(widths.items())
+        name: jnp.asarray(rng.normal(size=(2, size_of(name), size_of(name), width)), jnp.float32)
+        for name, width in widths.items()
     }
 
 
 def random_variables(head, taps, seed=7):
     """Returns variables of `head`: nothing is zero or one, and the scales differ widely."""
     shapes = jax.eval_shape(head.init, jax.random.key(0), taps)
-    leaves, structure = jax.tree.flatten(shapes)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    drawn = [
-        jax.random.normal(key, leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1])
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    variables = structure.unflatten(drawn)
+    rng = np.random.default_rng(seed)
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape) * (x.shape[-1] / x.size) ** 0.5, x.dtype),
+        shapes,
+    )
     return {**variables, "stats": jax.tree.map(lambda s: jnp.exp(2 * s), variables["stats"])}
 
 
@@ -54,7 +54,7 @@ def stacked(method):
 def test_folded_equals_stacked(name, method):
     head, taps = heads.build(name, K, SIZE, method), make_taps()
     variables = random_variables(head, taps)
-    found = head.apply(variables, taps)
+    found = jax.jit(head.apply)(variables, taps)
     with nn.intercept_methods(stacked(method)):
         expected = head.apply(variables, taps)
     assert found.shape == (2, SIZE, SIZE, K)

@@ -1,0 +1,109 @@
+"""A run that is killed again and again ends where an undisturbed one does."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from repgan_jax.io import checkpoint
+
+# The command, but it is killed as by `kill -9` in the moment before the nth file of some name
+# gets into its place: whatever the stage did since the last such moment is lost, and what it was
+# just writing lies there half done.
+COMMAND = """
+import os, signal, sys
+from repgan_jax import main
+
+name, left = sys.argv[1], int(sys.argv[2])
+
+def watch(event, arguments):
+    global left
+    if event == "os.rename" and str(arguments[1]).endswith(name):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+sys.exit(main.main(sys.argv[3:]))
+"""
+MOMENTS = (
+    ("fewshot/stage.json", 1),
+    ("fewshot/heads", 1),
+    ("generated-train.array_record-00001-of-00003", 1),
+    ("generate/confidence.json", 1),
+    ("autoshot/best", 2),  # its predecessor is gone already
+    ("checkpoints/12", 1),
+    ("autoshot/stage.json", 1),
+    ("evaluate/metrics.json", 1),
+    ("segment/masks/2.png", 1),
+    ("sample/sheet.png", 1),
+    ("run/report.html", 1),
+)
+
+
+@pytest.fixture(scope="module")
+def killed_run(tiny_chain, tmp_path_factory):
+    """The folder of a run that was killed at all those moments, then left in peace."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    for moment in MOMENTS:
+        assert _run(tiny_chain, workdir, *moment) == -signal.SIGKILL, moment
+    assert _run(tiny_chain, workdir, "no such name", 1) == 0
+    return workdir
+
+
+def _run(chain, workdir, name, count):
+    command = [sys.executable, "-c", COMMAND, name, str(count), *chain.arguments(workdir)]
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+@pytest.mark.slow
+def test_weights_and_losses_are_those_of_an_undisturbed_run(killed_run, tiny_run):
+    for tree in ("fewshot/heads", "autoshot/best"):
+        killed, whole = (checkpoint.read_tree(run / tree) for run in (killed_run, tiny_run.workdir))
+        # float32: devices may add up gradients in another order
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), killed, whole)
+    for file in ("fewshot/curve.json", "autoshot/curve.jsonl"):
+        killed, whole = (_rows(run / file) for run in (killed_run, tiny_run.workdir))
+        assert len(killed) == len(whole)
+        for row, expected in zip(killed, whole, strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("generate/generated/1.0.0/*", 6),
+        ("generate/confidence.json", 1),
+        ("segment/masks/*.png", 5),
+        ("segment/overlays/*.png", 5),
+        ("segment/areas.csv", 1),
+        ("sample/sheet.png", 1),
+    ],
+)
+def test_files_are_those_of_an_undisturbed_run(killed_run, tiny_run, pattern, count):
+    killed, whole = (
+        {path.name: path.read_bytes() for path in run.glob(pattern) if path.name[0] != "."}
+        for run in (killed_run, tiny_run.workdir)
+    )
+    assert len(whole) == count
+    assert killed == whole
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_an_undisturbed_run(killed_run, tiny_run):
+    killed, whole = (
+        json.loads((run / "evaluate/metrics.json").read_text())
+        for run in (killed_run, tiny_run.workdir)
+    )
+    assert killed == whole
+    assert (killed_run / "report.html").exists()
+
+
+def _rows(path):
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else list(map(json.loads, text.splitlines()))
