@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
 from repgan_jax import load_generator, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.models import heads

@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        message, code = f"{error.filename}: {error.strerror}; choose another folder", 2
+        message, code = f"{error.filename or 'disk'}: {error.strerror}; choose another folder", 2
     print(f"error: {message}", file=sys.stderr)
     return code
 

@@ -141,21 +141,40 @@ def _entropy(probabilities: jax.Array) -> jax.Array:
 
 @flax.struct.dataclass
 class TrainState:
-    """What a training step moves: weights, their running average, the optimiser's moments."""
+    """What a training step moves.
+
+    Attributes:
+        step: [], steps done.
+        params: weights.
+        batch_stats: of the batch normalisations.
+        average: running average of the weights.
+        moments: of the optimiser.
+    """
 
     step: jax.Array
     params: Any
+    batch_stats: Any
     average: Any
     moments: Any
+
+    def variables(self) -> dict[str, Any]:
+        """Returns what to keep of the network: the average, with the statistics."""
+        return {"params": self.average, "batch_stats": self.batch_stats}
 
 
 def init_state(
     key: jax.Array, network: nn.Module, size: int, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """Returns the state before the first step, for pictures of `size` pixels a side."""
-    params = jax.jit(network.init)(key, jnp.zeros((1, size, size, 3)))["params"]
-    average = jax.tree.map(jnp.copy, params)  # its own buffers: the step donates both
-    return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(params))
+    variables = jax.jit(network.init)(key, jnp.zeros((1, size, size, 3)))
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        average=jax.tree.map(jnp.copy, params),  # its own buffers: the step donates both
+        moments=optimizer.init(params),
+    )
 
 
 def make_train_step(
@@ -191,20 +210,24 @@ def make_train_step(
             keys, pictures, targets
         )
 
-        # a device counts by the weight of its pixels: as if all were on one
-        weight = jnp.sum(targets * class_weights)
-        share = weight / jax.lax.pmean(weight, parallel.AXIS)
-
         def loss_fn(params):
-            logits = network.apply({"params": params}, pictures)
-            return share * losses.soft_cross_entropy(logits, targets, class_weights)
+            logits, updated = network.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                pictures,
+                train=True,
+                axis_name=parallel.AXIS,
+                mutable=["batch_stats"],
+            )
+            loss = losses.soft_cross_entropy(logits, targets, class_weights)
+            return loss, updated["batch_stats"]
 
-        loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         loss, grads = jax.lax.pmean((loss, grads), parallel.AXIS)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         params = optax.apply_updates(state.params, updates)
         rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))  # short memory at first
         average = optax.incremental_update(params, state.average, 1 - rate)
-        return TrainState(state.step + 1, params, average, moments), {"loss": loss}
+        state = TrainState(state.step + 1, params, batch_stats, average, moments)
+        return state, {"loss": loss}
 
     return train_step

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, images
 from repgan_jax.models.unet import UNet
 from repgan_jax.palette import Palette
@@ -47,7 +48,7 @@ class Segmenter:
         height, width = photos.shape[1:3]
         small = np.stack([images.resize_area(p, self._inner(height, width)) for p in photos])
         probabilities = np.asarray(_probabilities(self.network, self.variables, small))
-        return np.stack([_enlarge(p, height, width).argmax(-1) for p in probabilities])
+        return np.stack([_classes(p, height, width) for p in probabilities])
 
     def write_architecture(self, folder: Path) -> None:
         """Writes into `folder` what `load_segmenter` needs beside the weights."""
@@ -74,10 +75,18 @@ def _probabilities(network: UNet, variables: Any, photos: jax.Array) -> jax.Arra
     return (jax.nn.softmax(plain) + jax.nn.softmax(mirrored)) / 2
 
 
-def _enlarge(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns [height, width, K]: `probabilities` [h, w, K] at another size, bilinear."""
-    planes = (Image.fromarray(plane) for plane in np.moveaxis(probabilities, -1, 0))
-    return np.stack([np.asarray(p.resize((width, height), Image.BILINEAR)) for p in planes], -1)
+def _classes(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns int32 [height, width]: the most likely class by `probabilities` [h, w, K], resized.
+
+    One class at a time, for all ten of a photo with 24 megapixels would take a gigabyte.
+    """
+    classes = np.zeros((height, width), np.int32)
+    highest = np.zeros((height, width), np.float32)
+    for k, plane in enumerate(np.moveaxis(probabilities, -1, 0)):
+        resized = np.asarray(Image.fromarray(plane).resize((width, height), Image.BILINEAR))
+        classes[resized > highest] = k
+        np.maximum(highest, resized, out=highest)
+    return classes
 
 
 def load_segmenter(workdir: str | os.PathLike[str]) -> Segmenter:
@@ -87,6 +96,8 @@ def load_segmenter(workdir: str | os.PathLike[str]) -> Segmenter:
         UserError: the stage is not there or not finished, or its files are damaged.
     """
     folder = Path(workdir) / "autoshot"
+    if not (folder / _ARCHITECTURE).exists():
+        raise UserError(f"{workdir}: no segmenter here; run the stages up to autoshot to the end")
     architecture = checkpoint.read_json(folder / _ARCHITECTURE)
     palette = Palette.from_json(architecture["palette"])
     return Segmenter(

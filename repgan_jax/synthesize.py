@@ -51,7 +51,10 @@ def make_sampler(
     """
 
     def sample(fixed: tuple[Generator, Any, jax.Array], indices: jax.Array):
-        return jax.lax.map(partial(_sample_one, *fixed), indices)
+        # XLA turns a loop of one round into straight code, whose last bits differ: go round twice
+        rounds = indices if len(indices) > 1 else jnp.repeat(indices, 2)
+        records = jax.lax.map(partial(_sample_one, *fixed), rounds)
+        return jax.tree.map(lambda record: record[: len(indices)], records)
 
     def _sample_one(generator, heads, key, index):
         w = latent(generator, key, index, truncation)

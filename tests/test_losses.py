@@ -47,21 +47,13 @@ TARGETS = jax.nn.softmax(jax.random.normal(jax.random.key(2), LOGITS.shape))
 WEIGHTS = jnp.array([0.2, 1.0, 3.0, 0.5, 8.0])
 
 
-def test_soft_cross_entropy_is_the_mean_over_pixels_for_equal_weights():
-    expected = -(np.asarray(TARGETS) * log_softmax(LOGITS)).sum(-1).mean()
-    for weight in (1, 7):
-        found = losses.soft_cross_entropy(LOGITS, TARGETS, jnp.full(5, float(weight)))
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+def test_soft_cross_entropy_weighs_classes_and_averages_over_pixels():
+    terms = np.asarray(TARGETS) * np.asarray(WEIGHTS) * log_softmax(LOGITS)
+    found = losses.soft_cross_entropy(LOGITS, TARGETS, WEIGHTS)
+    np.testing.assert_allclose(found, -terms.sum(-1).mean(), rtol=1e-6)
 
 
 def test_soft_equals_hard_for_certain_targets():
     masks = jnp.arange(24).reshape(2, 4, 3) % 5
     soft = losses.soft_cross_entropy(LOGITS, jax.nn.one_hot(masks, 5), jnp.ones(5))
     np.testing.assert_allclose(soft, losses.cross_entropy(LOGITS, masks), rtol=1e-6)
-
-
-def test_class_weights_leave_the_minimum_at_the_true_probabilities():
-    grads = jax.grad(losses.soft_cross_entropy)
-    # a mean of 24 pixels; rounding of the softmax
-    np.testing.assert_allclose(grads(jnp.log(TARGETS), TARGETS, WEIGHTS), 0, atol=1e-7)
-    assert np.abs(grads(LOGITS, TARGETS, WEIGHTS)).max() > 1e-3

@@ -9,6 +9,7 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "quickstart.ipynb"
 
 @pytest.mark.slow
 def test_notebook_runs_from_top_to_bottom(tiny_run, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))  # where it is not installed
     monkeypatch.setenv("REPGAN_WEIGHTS", str(tiny_run.generator))
     monkeypatch.setenv("REPGAN_RUN", str(tiny_run.workdir))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

@@ -48,6 +48,11 @@ def samples(draw):
     return draw()
 
 
+@pytest.fixture(scope="module")
+def stored(draw):
+    return draw(noise="stored")
+
+
 def test_records_have_the_promised_form(samples):
     shapes = {name: (array.shape, array.dtype.name) for name, array in samples.items()}
     assert shapes == {
@@ -77,25 +82,30 @@ def test_samples_differ(samples):
 
 
 @pytest.mark.parametrize(
-    ("devices", "backend", "batch"),
-    [(8, "pmap", 16), (8, "shard_map", 8), (1, "shard_map", 1), (1, "pmap", 4)],
+    ("devices", "backend", "batch", "noise"),
+    [
+        (8, "pmap", 16, "fresh"),
+        (8, "shard_map", 8, "stored"),
+        (1, "shard_map", 1, "stored"),
+        (1, "pmap", 4, "fresh"),
+    ],
 )
 def test_devices_backend_and_batch_change_no_bit(
-    samples, draw, use_devices, devices, backend, batch
+    request, draw, use_devices, devices, backend, batch, noise
 ):
+    expected = request.getfixturevalue({"fresh": "samples", "stored": "stored"}[noise])
     use_devices(devices)
-    found = draw(backend=backend, batch=batch)
-    jax.tree.map(np.testing.assert_array_equal, found, samples)
+    found = draw(noise=noise, backend=backend, batch=batch)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_the_seed_changes_every_sample(samples, draw):
     assert (draw(seed=4)["latent"] != samples["latent"]).any(1).all()
 
 
-def test_a_latent_makes_its_sample(tiny_generator, ensemble, samples, draw):
+def test_a_latent_makes_its_sample(tiny_generator, ensemble, samples, stored):
     """What a record says of itself suffices to make it again."""
     names, variables = ensemble
-    stored = draw(noise="stored")
     np.testing.assert_array_equal(stored["latent"], samples["latent"])  # noise comes after it
 
     @jax.jit
@@ -113,8 +123,8 @@ def test_a_latent_makes_its_sample(tiny_generator, ensemble, samples, draw):
     assert np.abs(stored["soft"] - 255 * np.asarray(probabilities)).max() <= 0.5 + 0.1
 
 
-def test_noise_is_stored_none_or_each_samples_own(samples, draw):
-    stored, none = draw(noise="stored"), draw(noise="none")
+def test_noise_is_stored_none_or_each_samples_own(samples, stored, draw):
+    none = draw(noise="none")
     for a, b in ((samples, stored), (samples, none), (stored, none)):
         np.testing.assert_array_equal(a["latent"], b["latent"])
         assert (a["image"] != b["image"]).any((1, 2, 3)).all()

@@ -83,14 +83,19 @@ def write_generator(
         _save_tree(partial / "variables", variables)
 
 
-def read_generator(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns (architecture, variables) of a generator that a converter wrote."""
-    folder = Path(folder)
-    if not _is_generator(folder):
+def check_generator(folder: str | os.PathLike[str]) -> None:
+    """Raises UserError unless a converter has written `folder`."""
+    if not _is_generator(Path(folder)):
         raise UserError(
             f"{folder}: no generator here (no architecture.json); convert one first, "
             f"for example: python -m converters.mobilestylegan {folder}"
         )
+
+
+def read_generator(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (architecture, variables) of a generator that a converter wrote."""
+    folder = Path(folder)
+    check_generator(folder)
     architecture = read_json(folder / "architecture.json")
     found = architecture.get("format") if isinstance(architecture, dict) else None
     if found != FORMAT:

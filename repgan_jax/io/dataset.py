@@ -6,7 +6,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yields all examples; TFDS's sources do not end a loop by themselves."""
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Returns the example with probabilities [H, H, K] in place of the stored picture."""

@@ -30,6 +30,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: settings that do not fit the dataset or the devices.
     """
+    common.expect_positive(
+        config, "autoshot.steps", "autoshot.batch_size", "autoshot.eval_every", "autoshot.patch"
+    )
     with common.stage("autoshot", config, workdir, FIELDS, after=("generate",)) as stage:
         if stage.finished:
             return
@@ -74,7 +77,7 @@ def _train(
     saved last, so that after a kill everything since that state is done again, identically.
     """
     options = config.autoshot
-    held_out = max(1, round(options.held_out * len(data)))
+    held_out = _num_held_out(data, options)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.warmup_steps, options.steps
     )
@@ -115,7 +118,7 @@ def _train(
                 continue
             loss = float(loss_sum) / (step - since)
             loss_sum, since = 0.0, step
-            variables = {"params": jax.device_get(state.average)}
+            variables = jax.device_get(state.variables())
             segmenter = Segmenter(network, variables, palette, size)
             score = _validate(segmenter, data, held_out, board, step)
             if score > curve.best():
@@ -156,12 +159,16 @@ def _batches(
 
 
 def _class_weights(data: dataset.Dataset, balance: float) -> np.ndarray:
-    """Returns [K] float32: each class's share of the pixels to the power -`balance`."""
+    """Returns [K] float32: each class's share of the pixels to the power -`balance`.
+
+    Scaled so that the mean over pixels is 1.
+    """
     num_classes = len(data.class_names)
     count = min(len(data), 200)  # enough for shares; a dataset may hold millions
     pixels = sum(np.bincount(data[i]["mask"].ravel(), minlength=num_classes) for i in range(count))
     share = np.maximum(pixels / pixels.sum(), 1e-4)  # of a class that never shows, too
-    return (share**-balance).astype(np.float32)
+    weights = share**-balance
+    return (weights / (share * weights).sum()).astype(np.float32)
 
 
 def _validate(
@@ -176,6 +183,10 @@ def _validate(
     truth = np.stack([example["mask"] for example in examples])
     counts = metrics.confusion(truth, guesses, segmenter.palette.num_classes)
     return float(np.nanmean(metrics.iou(counts)))
+
+
+def _num_held_out(data: dataset.Dataset, options: ConfigDict) -> int:
+    return max(1, round(options.held_out * len(data)))
 
 
 def _check(options: ConfigDict, network: UNet, data: dataset.Dataset, size: int) -> None:
@@ -194,6 +205,16 @@ def _check(options: ConfigDict, network: UNet, data: dataset.Dataset, size: int)
         raise UserError(
             f"config.autoshot.widths, patch: the network needs pictures whose side is a multiple "
             f"of {network.stride}; the dataset has {size} pixels"
+        )
+    if options.warmup_steps >= options.steps:
+        raise UserError(
+            f"config.autoshot.warmup_steps: {options.warmup_steps}, expected fewer than "
+            f"config.autoshot.steps, {options.steps}"
+        )
+    if _num_held_out(data, options) >= len(data):
+        raise UserError(
+            f"config.autoshot.held_out: {options.held_out} of {len(data)} generated pictures "
+            "leaves none to learn from"
         )
     devices = len(parallel.devices())
     if options.batch_size % devices:

@@ -6,15 +6,18 @@ import fcntl
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
+from repgan_jax import generator
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 
@@ -75,13 +78,13 @@ def stage(
         old = _read_record(folder)
         if old and old["fingerprint"] != record["fingerprint"]:
             changes = ", ".join(_changes(old, record))
-            if refuse_changes:
+            if refuse_changes and len(list(folder.glob("[!.]*"))) > 1:
                 raise UserError(
                     f"{folder}: made with other settings ({changes}); "
                     "delete that folder or choose another --config.workdir"
                 )
             _say(name, f"starting again, for these changed: {changes}")
-            shutil.rmtree(folder)
+            _discard(folder)
             old = None
         finished = bool(old) and old["status"] == "done"
         if finished:
@@ -121,6 +124,30 @@ def digest(path: str | Path) -> str:
     return total.hexdigest()
 
 
+def expect_positive(config: ConfigDict, *fields: str) -> None:
+    """Raises UserError where one of the dotted `fields` is less than 1."""
+    for field in fields:
+        if (value := _get(config, field)) < 1:
+            raise UserError(f"config.{field}: {value}, expected at least 1")
+
+
+def expect_one_of(config: ConfigDict, field: str, choices: Sequence[str]) -> None:
+    """Raises UserError where the dotted `field` is none of `choices`."""
+    if (value := _get(config, field)) not in choices:
+        raise UserError(f"config.{field}: {value!r}, expected one of {', '.join(choices)}")
+
+
+def load_generator(config: ConfigDict) -> generator.Generator:
+    """Returns the run's generator, its arithmetic in `config.dtype`."""
+    expect_one_of(config, "dtype", ("float32", "bfloat16"))
+    return generator.load_generator(config.generator, dtype=jnp.dtype(config.dtype))
+
+
+def board(workdir: Path, name: str) -> SummaryWriter:
+    """Returns a writer of TensorBoard scalars and pictures for the stage `name`."""
+    return SummaryWriter(str(workdir / "tensorboard" / name), write_to_disk=True)
+
+
 def _say(name: str, text: str) -> None:
     print(f"{name}: {text}", flush=True)
 
@@ -139,6 +166,14 @@ def _lock(workdir: Path) -> Iterator[None]:
         yield
 
 
+def _discard(folder: Path) -> None:
+    """Removes `folder` at one stroke: a kill leaves no part of it without its record."""
+    doomed = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)  # of a killed run
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
+
+
 def _read_record(folder: Path) -> dict[str, Any] | None:
     """Returns the stage's record, or None where nothing is; never takes over a foreign folder."""
     if (folder / RECORD).exists():
@@ -151,9 +186,14 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def _get(config: ConfigDict, field: str) -> Any:
+    """Returns the value of a dotted field."""
+    return functools.reduce(getattr, field.split("."), config)
+
+
 def _leaves(config: ConfigDict, field: str) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of a field, or of every field in a group."""
-    value = functools.reduce(getattr, field.split("."), config)
+    value = _get(config, field)
     if isinstance(value, ConfigDict):
         for key in value:
             yield from ((f"{field}.{name}", leaf) for name, leaf in _leaves(value, key))
@@ -170,8 +210,3 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
         if old["inputs"].get(name) != new["inputs"].get(name):
             yield name
-
-
-def board(workdir: Path, name: str) -> SummaryWriter:
-    """Returns a writer of TensorBoard scalars and pictures for the stage `name`."""
-    return SummaryWriter(str(workdir / "tensorboard" / name), write_to_disk=True)

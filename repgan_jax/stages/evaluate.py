@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from repgan_jax import metrics
 from repgan_jax.errors import UserError
-from repgan_jax.io import celebamask, checkpoint, images, masks
+from repgan_jax.io import celebamask, checkpoint, files, images, masks
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter, load_segmenter
 from repgan_jax.stages import common
@@ -26,6 +26,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         UserError: photos and masks that do not fit each other or the class map.
     """
     options = config.evaluate
+    common.expect_positive(config, "evaluate.size")
+    common.expect_one_of(config, "evaluate.split", ("test", "validation"))
     if not options.images:
         print(
             "evaluate: left out, no photos with true masks given "
@@ -48,7 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         scores |= {"num_pictures": len(pairs), "size": options.size, "split": options.split}
         checkpoint.write_json(stage.folder / "metrics.json", scores)
         table = metrics.format_table({k: scores[k] for k in ("pooled", "per_picture")}) + "\n"
-        (stage.folder / "metrics.txt").write_text(table)
+        files.atomic_write(stage.folder / "metrics.txt", table.encode())
         _write_examples(stage.folder / "examples.npz", segmenter, pairs, counts, options)
         stage.finish({f"pooled_{n}": scores["pooled"][n] for n in ("mean_iou", "weighted_iou")})
         print(table, end="")
@@ -56,8 +58,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def select(pairs: Sequence[tuple], options: ConfigDict) -> list[tuple]:
     """Returns the pairs of the split that `options` name: the first for validation, or the rest."""
-    if options.split not in ("test", "validation"):
-        raise UserError(f"config.evaluate.split: {options.split!r}, expected test or validation")
     first = options.validation
     chosen = list(pairs[:first] if options.split == "validation" else pairs[first:])
     chosen = chosen[: options.limit] if options.limit else chosen
@@ -75,8 +75,15 @@ def _read(pair: tuple, options: ConfigDict, palette: Palette) -> tuple[np.ndarra
     truth = celebamask.read_truth(
         key, options.layout, dict(options.class_map), options.merge_order, palette
     )
+    picture = images.read_photo(photo)
+    (height, width, _), (rows, columns) = picture.shape, truth.shape
+    if height * columns != width * rows:
+        raise UserError(
+            f"{key}: true mask of {columns}x{rows} pixels (width x height) for a photo of "
+            f"{width}x{height}; expected the same proportions"
+        )
     return (
-        images.resize_area(images.read_photo(photo), options.size),
+        images.resize_area(picture, options.size),
         masks.resize_mask(truth, options.size, palette.num_classes),
     )
 
@@ -112,7 +119,7 @@ def _write_examples(
     ]
     read = [_read(pairs[index], options, segmenter.palette) for _, index in chosen]
     photos = np.stack([photo for photo, _ in read])
-    np.savez_compressed(
+    files.write_npz(
         path,
         photos=photos,
         truths=np.stack([truth for _, truth in read]).astype(np.uint8),

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from repgan_jax import ops, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
-from repgan_jax.generator import Generator, load_generator
-from repgan_jax.io import checkpoint, images, masks
+from repgan_jax.generator import Generator
+from repgan_jax.io import checkpoint, files, images, masks
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.stages import common
@@ -30,6 +30,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         UserError: what `masks.read_shots` refuses; a picture that its latent does not make.
     """
     options = config.fewshot
+    common.expect_positive(config, "label_size", "fewshot.steps", "fewshot.ensemble")
+    common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
+    checkpoint.check_generator(config.generator)
     inputs = {
         f"config.{field}": common.digest(path)
         for field, path in (
@@ -43,7 +46,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             return
         palette = masks.read_classes(config.classes)
         shots = masks.read_shots(options.shots, palette, options.names)
-        generator = load_generator(config.generator, dtype=jnp.dtype(config.dtype))
+        generator = common.load_generator(config)
         architecture = {
             "head": options.head,
             "label_size": config.label_size,
@@ -160,7 +163,7 @@ def _write_preview(
     """Writes shots.npz and curve.json for the report, and the curve for TensorBoard."""
     size = labels.shape[1]
     small = np.stack([images.resize_area(picture, size) for picture in pictures])
-    np.savez_compressed(folder / "shots.npz", images=small, masks=labels, guesses=guesses)
+    files.write_npz(folder / "shots.npz", images=small, masks=labels, guesses=guesses)
     rows = [{"step": i + 1, "loss": float(loss)} for i, loss in enumerate(curve)]
     checkpoint.write_json(folder / "curve.json", rows)
     with common.board(workdir, "fewshot") as board:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from repgan_jax import parallel, synthesize
 from repgan_jax.errors import UserError
-from repgan_jax.generator import Generator, load_generator
+from repgan_jax.generator import Generator
 from repgan_jax.io import checkpoint, dataset
 from repgan_jax.stages import common, fewshot
 
@@ -47,8 +46,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     ) as stage:
         if stage.finished:
             return
-        generator = load_generator(config.generator, dtype=jnp.dtype(config.dtype))
-        _check(options, generator)
+        generator = common.load_generator(config)
+        _check(config, generator)
         head, names, variables, palette = fewshot.load_heads(workdir)
         sample = parallel.spread(
             synthesize.make_sampler(
@@ -121,17 +120,13 @@ def _shard_lengths(count: int, size: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
 
-def _check(options: ConfigDict, generator: Generator) -> None:
+def _check(config: ConfigDict, generator: Generator) -> None:
     """Raises UserError for settings that make no dataset."""
-    for name in ("num_pictures", "picture_size", "shard_size", "batch_size"):
-        if options[name] < 1:
-            raise UserError(f"config.generate.{name}: {options[name]}, expected at least 1")
-    if generator.resolution % options.picture_size:
+    counts = ("num_pictures", "picture_size", "shard_size", "batch_size")
+    common.expect_positive(config, *(f"generate.{name}" for name in counts))
+    common.expect_one_of(config, "generate.noise", ("stored", "none", "fresh"))
+    if generator.resolution % config.generate.picture_size:
         raise UserError(
-            f"config.generate.picture_size: {options.picture_size}, expected a divisor of the "
-            f"generator's {generator.resolution} pixels"
-        )
-    if options.noise not in ("stored", "none", "fresh"):
-        raise UserError(
-            f"config.generate.noise: {options.noise!r}, expected 'stored', 'none' or 'fresh'"
+            f"config.generate.picture_size: {config.generate.picture_size}, expected a divisor of "
+            f"the generator's {generator.resolution} pixels"
         )

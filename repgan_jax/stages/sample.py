@@ -8,7 +8,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repgan_jax import synthesize
-from repgan_jax.generator import load_generator
 from repgan_jax.io import images
 from repgan_jax.stages import common, fewshot
 
@@ -20,7 +19,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     with common.stage("sample", config, workdir, FIELDS, after=("fewshot",)) as stage:
         if stage.finished:
             return
-        generator = load_generator(config.generator, dtype=jnp.dtype(config.dtype))
+        generator = common.load_generator(config)
         head, names, variables, palette = fewshot.load_heads(workdir)
         sample = jax.jit(
             synthesize.make_sampler(

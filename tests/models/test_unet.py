@@ -15,7 +15,7 @@ def random_network(seed=0, **fields):
 
 @pytest.mark.parametrize(
     ("widths", "patch", "stride"),
-    [((8,), 1, 1), ((4, 8), 1, 2), ((8, 12, 20), 2, 8)],  # 12 and 20: no multiples of 8
+    [((8,), 1, 1), ((4, 8), 1, 2), ((8, 12, 20), 2, 8)],
 )
 def test_logits_have_the_size_of_the_picture(widths, patch, stride):
     network = UNet(3, widths, patch)

@@ -74,6 +74,34 @@ def test_precious_work_is_not_thrown_away(tmp_path):
     assert (tmp_path / "fewshot/work").exists()
 
 
+def test_nothing_done_is_no_work_to_protect(tmp_path):
+    with common.stage("fewshot", _config(seed=9), tmp_path, FIELDS):
+        pass  # it failed on its first check, say
+    assert _run(tmp_path, _config(), refuse_changes=True) == (False, ["stage.json"])
+
+
+def test_kill_while_old_work_is_removed(tmp_path, monkeypatch):
+    _run(tmp_path, _config())
+
+    def killed(path, **_):
+        if path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(common.shutil, "rmtree", killed)
+        _run(tmp_path, _config(seed=1))
+    assert _run(tmp_path, _config(seed=1)) == (False, ["stage.json"])
+    _run(tmp_path, _config(seed=2))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["fewshot"]
+
+
+@pytest.mark.parametrize("field", ["fewshot.steps", "seed"])
+def test_numbers_that_must_be_positive(field):
+    common.expect_positive(_config(seed=1), "seed", "fewshot.steps")
+    with pytest.raises(UserError, match=f"^config.{field}: 0, expected at least 1$"):
+        common.expect_positive(_config(**{"seed": 1, field.replace(".", "__"): 0}), field)
+
+
 def test_change_travels_to_later_stages(tmp_path):
     def later():
         with common.stage("generate", _config(), tmp_path, (), after=("fewshot",)) as stage:

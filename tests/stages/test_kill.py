@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from repgan_jax.io import checkpoint
+from repgan_jax.io import checkpoint, dataset
 
 # The command, but it is killed as by `kill -9` in the moment before the nth file of some name
 # gets into its place: whatever the stage did since the last such moment is lost, and what it was
@@ -31,13 +31,12 @@ sys.addaudithook(watch)
 sys.exit(main.main(sys.argv[3:]))
 """
 MOMENTS = (
-    ("fewshot/stage.json", 1),
     ("fewshot/heads", 1),
     ("generated-train.array_record-00001-of-00003", 1),
     ("generate/confidence.json", 1),
-    ("autoshot/best", 2),  # its predecessor is gone already
+    ("autoshot/curve.jsonl", 2),  # the best weights are those of a step not yet saved
     ("checkpoints/12", 1),
-    ("autoshot/stage.json", 1),
+    ("autoshot/stage.json", 2),  # the first says that it is running
     ("evaluate/metrics.json", 1),
     ("segment/masks/2.png", 1),
     ("sample/sheet.png", 1),
@@ -49,15 +48,18 @@ MOMENTS = (
 def killed_run(tiny_chain, tmp_path_factory):
     """The folder of a run that was killed at all those moments, then left in peace."""
     workdir = tmp_path_factory.mktemp("killed") / "run"
-    for moment in MOMENTS:
-        assert _run(tiny_chain, workdir, *moment) == -signal.SIGKILL, moment
-    assert _run(tiny_chain, workdir, "no such name", 1) == 0
+    for name, count in MOMENTS:
+        code, err = _run(tiny_chain, workdir, name, count)
+        assert code == -signal.SIGKILL, f"not killed before {name}: {err}"
+    code, err = _run(tiny_chain, workdir, "no such name", 1)
+    assert code == 0, err
     return workdir
 
 
 def _run(chain, workdir, name, count):
     command = [sys.executable, "-c", COMMAND, name, str(count), *chain.arguments(workdir)]
-    return subprocess.run(command, capture_output=True, check=False).returncode
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
 
 
 @pytest.mark.slow
@@ -65,7 +67,9 @@ def test_weights_and_losses_are_those_of_an_undisturbed_run(killed_run, tiny_run
     for tree in ("fewshot/heads", "autoshot/best"):
         killed, whole = (checkpoint.read_tree(run / tree) for run in (killed_run, tiny_run.workdir))
         # float32: devices may add up gradients in another order
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), killed, whole)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), killed, whole
+        )
     for file in ("fewshot/curve.json", "autoshot/curve.jsonl"):
         killed, whole = (_rows(run / file) for run in (killed_run, tiny_run.workdir))
         assert len(killed) == len(whole)
@@ -74,10 +78,19 @@ def test_weights_and_losses_are_those_of_an_undisturbed_run(killed_run, tiny_run
 
 
 @pytest.mark.slow
+def test_records_are_those_of_an_undisturbed_run(killed_run, tiny_run):
+    killed, whole = (
+        dataset.open_dataset(run / "generate") for run in (killed_run, tiny_run.workdir)
+    )
+    assert len(killed) == len(whole) == 12
+    for example, expected in zip(killed, whole, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, example, expected)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "count"),
     [
-        ("generate/generated/1.0.0/*", 6),
         ("generate/confidence.json", 1),
         ("segment/masks/*.png", 5),
         ("segment/overlays/*.png", 5),

@@ -1,0 +1,167 @@
+"""The whole chain by the command, as users start it."""
+
+import json
+import re
+import shutil
+
+import grain
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from repgan_jax.io import dataset, images
+
+RECORDED = ("fewshot", "generate", "autoshot", "evaluate", "sample")  # the others cost nothing
+
+
+@pytest.fixture
+def workdir(tiny_run, tmp_path):
+    """A copy of the finished run."""
+    return shutil.copytree(tiny_run.workdir, tmp_path / "run")
+
+
+def test_every_stage_leaves_its_result(tiny_run):
+    found = {path.name for path in tiny_run.workdir.iterdir()}
+    assert {*RECORDED, "segment", "report.html", "tensorboard"} <= found
+    for stage in RECORDED:
+        record = json.loads((tiny_run.workdir / stage / "stage.json").read_text())
+        assert record["status"] == "done" and record["summary"] and record["seconds"] > 0
+    for name in ("fewshot", "autoshot"):
+        assert list((tiny_run.workdir / "tensorboard" / name).glob("events.*"))
+    leftovers = [p for p in tiny_run.workdir.rglob(".*") if p.name != ".lock"]
+    assert not leftovers
+
+
+def test_scores_come_in_both_conventions(tiny_run):
+    scores = json.loads((tiny_run.workdir / "evaluate/metrics.json").read_text())
+    assert (scores["num_pictures"], scores["size"], scores["split"]) == (4, 48, "test")
+    for convention in ("pooled", "per_picture"):
+        assert set(scores[convention]["iou"]) == {"background", "disc", "bright"}
+        for name in ("mean_iou", "weighted_iou"):
+            for suffix in ("", "_without_background"):
+                assert 0 <= scores[convention][name + suffix] <= 1
+
+
+def test_report_needs_nothing_but_itself(tiny_run):
+    page = (tiny_run.workdir / "report.html").read_text()
+    assert page.count("data:image/") > 10
+    assert not re.search(r"""(src|href)\s*=\s*["']?(?!["']?(data:|#))""", page)
+    assert "url(" not in page and "<script src" not in page
+
+
+def test_records_are_read_by_tfds(tiny_run):
+    folder = tiny_run.workdir / "generate/generated/1.0.0"
+    builder = tfds.builder_from_directory(folder)
+    assert builder.info.features["mask"].names == ["background", "disc", "bright"]
+    source = builder.as_data_source(split="train")
+    assert len(source) == 12
+    example = source[5]
+    assert example["image"].shape == (32, 32, 3) and example["image"].dtype == np.uint8
+    assert example["mask"].shape == (32, 32, 1) and example["mask"].max() < 3
+    assert example["latent"].shape == (48,) and example["latent"].dtype == np.float32
+    assert example["soft"].shape == (3 * 32, 32, 1)
+    assert example["index"] == 5
+    assert 1 / 3 < example["confidence"] <= 1
+
+
+def test_records_are_read_by_grain(tiny_run):
+    data = dataset.open_dataset(tiny_run.workdir / "generate")
+    batches = grain.MapDataset.source(data).shuffle(seed=3).to_iter_dataset().batch(4)
+    indices = []
+    for batch in batches:
+        assert batch["probabilities"].shape == (4, 32, 32, 3)
+        indices += batch["index"].tolist()
+    assert sorted(indices) == list(range(12)) != indices
+
+
+def test_second_run_does_nothing_again(tiny_run, workdir):
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("autoshot/**/*")}
+    code, out, _ = tiny_run.run(workdir)
+    assert code == 0
+    for stage in RECORDED:
+        assert f"{stage}: done already (same settings)\n" in out
+    assert "starting again" not in out
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("autoshot/**/*")}
+
+
+def test_settings_that_change_no_result_start_nothing(tiny_run, workdir):
+    code, out, _ = tiny_run.run(workdir, backend="pmap", generate__batch_size=3)
+    assert code == 0
+    assert out.count("done already") == len(RECORDED)
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase", "again"),
+    [
+        (
+            {"evaluate__limit": 2},
+            "evaluate: starting again, for these changed: config.evaluate.limit 4 -> 2",
+            ("evaluate",),
+        ),
+        (
+            {"sample__num_pictures": 2},
+            "sample: starting again, for these changed: config.sample.num_pictures 3 -> 2",
+            ("sample",),
+        ),
+        (
+            {"autoshot__held_out": 0.4},
+            "autoshot: starting again, for these changed: config.autoshot.held_out 0.2 -> 0.4",
+            ("autoshot", "evaluate"),
+        ),
+    ],
+)
+def test_change_starts_again_what_depends_on_it(tiny_run, workdir, change, phrase, again):
+    code, out, _ = tiny_run.run(workdir, **change)
+    assert code == 0 and f"{phrase}\n" in out
+    for stage in RECORDED:
+        assert (f"{stage}: done already" in out) == (stage not in again)
+        assert (f"{stage}: starting again" in out) == (stage in again)
+
+
+def test_changed_photo_is_evaluated_again(tiny_run, workdir, tmp_path):
+    photos = shutil.copytree(tiny_run.photos, tmp_path / "photos")
+    paths = {"evaluate__images": photos / "images", "evaluate__masks": photos / "masks"}
+    stages = {"stages": "evaluate"}
+    assert tiny_run.run(workdir, **stages, **paths)[0] == 0
+    assert "done already" in tiny_run.run(workdir, **stages, **paths)[1]
+    images.write_png(photos / "images/2.png", np.zeros((70, 90, 3), np.uint8))
+    out = tiny_run.run(workdir, **stages, **paths)[1]
+    assert "evaluate: starting again, for these changed: config.evaluate.images\n" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"generate__truncation": 0.5}, "config.generate.truncation 1.0 -> 0.5"),
+        ({"generate__num_pictures": 16}, "config.generate.num_pictures 12 -> 16"),
+    ],
+)
+def test_dataset_of_other_settings_is_not_thrown_away(tiny_run, workdir, change, named):
+    code, _, err = tiny_run.run(workdir, stages="generate", **change)
+    assert code == 2
+    assert err == (
+        f"error: {workdir / 'generate'}: made with other settings ({named}); "
+        "delete that folder or choose another --config.workdir\n"
+    )
+    assert len(dataset.open_dataset(workdir / "generate")) == 12
+    shutil.rmtree(workdir / "generate")
+    assert tiny_run.run(workdir, stages="generate", **change)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("devices", "backend", "batch_size"),
+    [(8, "pmap", 1), (1, "shard_map", 5), (1, "pmap", 2), (3, "shard_map", 1)],
+)
+def test_records_depend_on_seed_and_index_alone(
+    tiny_run, tmp_path, use_devices, devices, backend, batch_size
+):
+    shutil.copytree(tiny_run.workdir / "fewshot", tmp_path / "fewshot")
+    use_devices(devices)
+    changes = {"backend": backend, "generate__batch_size": batch_size}
+    assert tiny_run.run(tmp_path, stages="generate", **changes)[0] == 0
+    found, expected = (dataset.open_dataset(w / "generate") for w in (tmp_path, tiny_run.workdir))
+    assert len(found) == len(expected) == 12
+    for example, other in zip(found, expected, strict=True):
+        assert example.keys() == other.keys()
+        for name, value in example.items():
+            np.testing.assert_array_equal(value, other[name], name)

@@ -1,0 +1,273 @@
+"""Every mistake ends in one line that names it, with exit code 2, and nothing half written."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repgan_jax.io import images
+
+SHARD = "generated/1.0.0/generated-train.array_record-00001-of-00003"
+
+
+@pytest.fixture
+def inputs(tiny_chain, tmp_path):
+    """Copies of generator, shots and photos, to be spoilt."""
+    return {
+        name: shutil.copytree(getattr(tiny_chain, name), tmp_path / name)
+        for name in ("generator", "shots", "photos")
+    }
+
+
+@pytest.fixture
+def workdir(tiny_run, tmp_path):
+    """A copy of the finished run."""
+    return shutil.copytree(tiny_run.workdir, tmp_path / "run")
+
+
+def _fails(chain, workdir, **changes):
+    """Runs the command, which must fail as it should; returns what it says."""
+    code, _, err = chain.run(workdir, **changes)
+    line = err.splitlines()[-1]  # bars of progress may stand before it
+    assert code == 2 and line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def _fails_on_shots(chain, inputs, workdir, **changes):
+    shots = inputs["shots"]
+    changes = {"fewshot__shots": shots, "classes": shots / "classes.txt", **changes}
+    line = _fails(chain, workdir, stages="fewshot", **changes)
+    assert {path.name for path in workdir.rglob("*")} <= {"fewshot", "stage.json", ".lock"}
+    return line
+
+
+def test_missing_generator(tiny_chain, tmp_path):
+    line = _fails(tiny_chain, tmp_path / "run", generator=tmp_path / "nowhere")
+    assert line.startswith(f"{tmp_path / 'nowhere'}: no generator here (no architecture.json); ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_damaged_generator(tiny_chain, inputs, tmp_path, damage):
+    data = [path for path in (inputs["generator"] / "variables").rglob("d/*") if path.is_file()]
+    for path in data:
+        path.write_bytes(path.read_bytes()[:20]) if damage == "cut" else path.unlink()
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run", generator=inputs["generator"])
+    assert line.startswith(f"{inputs['generator'] / 'variables'}: cannot be read (")
+    assert line.endswith("; delete it and make it again")
+
+
+def test_tensor_of_another_shape(tiny_chain, inputs, tmp_path):
+    path = inputs["generator"] / "architecture.json"
+    architecture = json.loads(path.read_text())
+    architecture["widths"]["64"] = 20
+    path.write_text(json.dumps(architecture))
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run", generator=inputs["generator"])
+    assert line.startswith(f"{inputs['generator']}: tensor ['synthesis']['params']['conv_07']")
+    assert "has shape (16,), expected (20,)" in line
+
+
+def test_generator_of_an_unknown_kind(tiny_chain, inputs, tmp_path):
+    path = inputs["generator"] / "architecture.json"
+    path.write_text(path.read_text().replace("stylegan2", "stylegan9"))
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run", generator=inputs["generator"])
+    assert "'stylegan9' is unknown; expected one of ['mobilestylegan', 'stylegan2']" in line
+
+
+def test_mask_of_another_size(tiny_chain, inputs, tmp_path):
+    images.write_png(inputs["shots"] / "masks/seed001.png", np.zeros((64, 32), np.uint8))
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
+    assert "masks/seed001.png: mask of 32x64 pixels (width x height) for a picture of 64x64" in line
+
+
+def test_mask_with_an_unknown_id(tiny_chain, inputs, tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:2] = 7
+    images.write_png(inputs["shots"] / "masks/seed001.png", mask)
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
+    assert "masks/seed001.png: unknown id 7 in 128 pixels; the classes are 0 background" in line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda shots: (shots / "latents.npz").unlink(), "latents.npz: no latents"),
+        (lambda shots: _write_latents(shots, slice(2)), "latents.npz: no latent for "),
+        (lambda shots: _write_latents(shots, [1, 0, 2]), "its latent makes another picture"),
+        (lambda shots: _write_latents(shots, slice(3), width=40), "w of shape (40,); "),
+        (lambda shots: (shots / "masks/seed001.png").unlink(), "no mask for shot 'seed001'"),
+        (lambda shots: shutil.rmtree(shots / "images"), "images: no such file or folder"),
+        (lambda shots: (shots / "classes.txt").write_text(""), "classes.txt: "),
+    ],
+)
+def test_incomplete_shots(tiny_chain, inputs, tmp_path, spoil, message):
+    spoil(inputs["shots"])
+    assert message in _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
+
+
+def _write_latents(shots, chosen, width=48):
+    with np.load(shots / "latents.npz") as file:
+        w = file["w"][chosen][:, :width]
+    np.savez(shots / "latents.npz", w=w, seed=np.arange(len(w)))
+
+
+def test_unknown_shot(tiny_chain, tmp_path):
+    line = _fails(tiny_chain, tmp_path, stages="fewshot", fewshot__names="seed000,seed9")
+    assert "images: no shot named 'seed9'; there are seed000, seed001, seed002" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fewshot__head": "mlp9"}, "config.fewshot.head: 'mlp9' is unknown; expected one of"),
+        ({"fewshot__decay": "linear"}, "config.fewshot.decay: 'linear', expected one of"),
+        ({"fewshot__taps": "conv_9"}, "config.fewshot.taps: no tap is called ['conv_9']"),
+        ({"fewshot__resize": "cubic"}, "config.fewshot.resize: 'cubic', expected one of"),
+        ({"fewshot__ensemble": 0}, "config.fewshot.ensemble: 0, expected at least 1"),
+        ({"fewshot__steps": 0}, "config.fewshot.steps: 0, expected at least 1"),
+        ({"dtype": "float23"}, "config.dtype: 'float23', expected one of"),
+        ({"label_size": 0}, "config.label_size: 0, expected at least 1"),
+    ],
+)
+def test_settings_of_fewshot(tiny_chain, tmp_path, changes, message):
+    assert _fails(tiny_chain, tmp_path, stages="fewshot", **changes).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generate__picture_size": 24}, "config.generate.picture_size: 24, expected a divisor"),
+        ({"generate__shard_size": 0}, "config.generate.shard_size: 0, expected at least 1"),
+        ({"generate__noise": "loud"}, "config.generate.noise: 'loud', expected one of stored"),
+        ({"backend": "mpi"}, "config.backend: 'mpi', expected one of shard_map, pmap"),
+    ],
+)
+def test_settings_of_generate(tiny_run, workdir, changes, message):
+    shutil.rmtree(workdir / "generate")
+    assert _fails(tiny_run, workdir, stages="generate", **changes).startswith(message)
+    # nothing was made, so nothing is in the way of a better try
+    line = _fails(tiny_run, workdir, stages="generate", generate__batch_size=0)
+    assert line == "config.generate.batch_size: 0, expected at least 1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"autoshot__batch_size": 12},
+            "config.autoshot.batch_size: 12, expected a multiple of the 8 devices",
+        ),
+        ({"autoshot__widths": "8,8,8,8,8,8"}, "config.autoshot.widths, patch: the network needs"),
+        ({"autoshot__held_out": 1.0}, "config.autoshot.held_out: 1.0 of 12 generated pictures "),
+        ({"autoshot__steps": 2}, "config.autoshot.warmup_steps: 2, expected fewer than"),
+        ({"autoshot__steps": 0}, "config.autoshot.steps: 0, expected at least 1"),
+        ({"autoshot__eval_every": 0}, "config.autoshot.eval_every: 0, expected at least 1"),
+    ],
+)
+def test_settings_of_autoshot(tiny_run, workdir, changes, message):
+    assert _fails(tiny_run, workdir, stages="autoshot", **changes).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"generate__picture_size": 16},
+            "config.generate.picture_size: pictures of 16 pixels but labels of 32; ",
+        ),
+        ({"generate__soft_labels": False}, "config.autoshot.soft_targets: the dataset has no "),
+    ],
+)
+def test_dataset_that_autoshot_cannot_use(tiny_run, workdir, changes, message):
+    shutil.rmtree(workdir / "generate")
+    line = _fails(tiny_run, workdir, stages="generate,autoshot", **changes)
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("stage", "needed"),
+    [("generate", "fewshot"), ("autoshot", "generate"), ("evaluate", "autoshot")],
+)
+def test_stage_before_its_time(tiny_chain, tmp_path, stage, needed):
+    line = _fails(tiny_chain, tmp_path, stages=stage)
+    assert line.startswith(f"{tmp_path / needed}: stage {needed} is not finished; run it first")
+
+
+def test_photos_before_there_is_a_segmenter(tiny_chain, tmp_path):
+    line = _fails(tiny_chain, tmp_path, stages="segment")
+    assert line.startswith(f"{tmp_path}: no segmenter here; ")
+
+
+def test_no_photos(tiny_run, workdir, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for stage, field in (("evaluate", "evaluate__images"), ("segment", "segment__input")):
+        line = _fails(tiny_run, workdir, stages=stage, **{field: tmp_path / "empty"})
+        assert line.startswith(f"{tmp_path / 'empty'}: no photos in this folder")
+
+
+def test_photos_that_leave_none_to_test(tiny_run, workdir):
+    line = _fails(tiny_run, workdir, stages="evaluate", evaluate__validation=5)
+    assert line.startswith("config.evaluate.images: 5 photos leave none for the test split")
+
+
+def test_photo_and_truth_of_different_shape(tiny_run, workdir, inputs):
+    photos = inputs["photos"]
+    images.write_png(photos / "masks/2.png", np.zeros((70, 80), np.uint8))
+    paths = {"evaluate__images": photos / "images", "evaluate__masks": photos / "masks"}
+    line = _fails(tiny_run, workdir, stages="evaluate", **paths)
+    assert line == (
+        f"{photos / 'masks/2.png'}: true mask of 80x70 pixels (width x height) for a photo of "
+        "90x70; expected the same proportions"
+    )
+
+
+def test_damaged_segmenter(tiny_run, workdir):
+    for path in (workdir / "autoshot/best").rglob("d/*"):
+        path.write_bytes(b"")
+    line = _fails(tiny_run, workdir, stages="segment")
+    assert line.startswith(f"{workdir / 'autoshot/best'}: cannot be read (")
+
+
+def test_cut_dataset(tiny_run, workdir):
+    shard = next((workdir / "generate").rglob("*-00001-of-00003"))
+    shard.write_bytes(shard.read_bytes()[:1000])
+    line = _fails(tiny_run, workdir, stages="autoshot", autoshot__steps=3)
+    assert "generated-train.array_record-00001-of-00003 is missing or not whole" in line
+
+
+@pytest.mark.parametrize(
+    ("stage", "lost", "temporary"),
+    [
+        ("fewshot", "shots.npz", ".shots.npz.{pid}.part"),
+        ("generate", SHARD, ".{name}.partial"),
+        ("autoshot", "checkpoints/12", "../.curve.jsonl.{pid}.part"),
+        ("evaluate", "metrics.json", ".metrics.json.{pid}.part"),
+        ("segment", "masks/1.png", ".1.png.{pid}.part"),
+        ("sample", "sheet.png", ".sheet.png.{pid}.part"),
+    ],
+)
+def test_full_disk(tiny_run, workdir, stage, lost, temporary):
+    """What is written to /dev/full ends as on a full disk."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    lost = _interrupt(workdir / stage, lost)
+    temporary = lost.parent / temporary.format(name=lost.name, pid=os.getpid())
+    temporary.symlink_to("/dev/full")
+    assert "No space left on device" in _fails(tiny_run, workdir, stages=stage)
+    assert not temporary.is_symlink() and not lost.exists()  # nothing half written
+    code, _, err = tiny_run.run(workdir, stages=stage)  # with room it goes on
+    assert code == 0, err
+    assert lost.exists()
+
+
+def _interrupt(folder, lost):
+    """Makes a finished stage one that was interrupted before it had written the path `lost`."""
+    lost = folder / lost
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    if (folder / "stage.json").exists():
+        record = json.loads((folder / "stage.json").read_text())
+        (folder / "stage.json").write_text(json.dumps({**record, "status": "running"}))
+    return lost
