@@ -45,6 +45,7 @@ def main() -> None:
     measure("picture", lambda: picture(generator, w))
     names = taps_lib.select(generator.tap_names)
     taps = jax.jit(lambda g, w: taps_lib.choose(g.synthesis(w)[1], names, LABEL_SIZE))(generator, w)
+    one = jnp.arange(1, dtype=jnp.int32)
     for head_name in ("mlp0", "cnn_s", "cnn_l"):
         head = heads.build(head_name, CLASSES, LABEL_SIZE)
         variables = head.init(jax.random.key(0), taps)
@@ -55,7 +56,6 @@ def main() -> None:
             )
         )
         fixed = (generator, variables, jax.random.key(1))
-        one = jnp.arange(1, dtype=jnp.int32)
         measure(f"picture + label, {head_name}", lambda s=sample, f=fixed: s(f, one))
 
 
