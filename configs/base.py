@@ -49,29 +49,29 @@ def get_config() -> ConfigDict:
     autoshot = config.autoshot = ConfigDict()
     autoshot.widths = (32, 64, 96, 128)  # channels a level of the U-Net
     autoshot.patch = 2  # pixels a side that the finest level sees as one; 1 = a classical U-Net
-    autoshot.steps = 1000
+    autoshot.steps = 1500
     autoshot.batch_size = 16  # over all devices
     autoshot.learning_rate = 5e-3
     autoshot.warmup_steps = 50
     autoshot.weight_decay = 1e-3
     autoshot.clip_norm = 1.0
-    autoshot.ema = 0.98  # decay of the averaged weights, the ones that are kept; 0 turns it off
+    autoshot.ema = 0.99  # decay of the averaged weights, the ones that are kept; 0 turns it off
     autoshot.soft_targets = True  # learn from probabilities instead of the most likely class
-    autoshot.class_balance = 0.25  # weight of a class: its share of pixels to minus this; 0 = equal
+    autoshot.class_balance = 0.2  # weight of a class: its share of pixels to minus this; 0 = equal
     autoshot.held_out = 0.05  # share of the generated pictures kept for validation
-    autoshot.eval_every = 200  # steps between validations and checkpoints
+    autoshot.eval_every = 250  # steps between validations and checkpoints
     augment = autoshot.augment = ConfigDict()
     augment.flip = 0.5  # probability
     augment.rotation = 10.0  # degrees, either way
     augment.translation = 0.1  # share of the side, either way
-    augment.scale = (0.75, 1.3)
-    augment.brightness = 0.3  # of the range 0..1, either way
+    augment.scale = (0.8, 1.25)
+    augment.brightness = 0.2  # of the range 0..1, either way
     augment.contrast = 0.4  # factor 1 - x .. 1 + x
     augment.saturation = 0.5  # factor 1 - x .. 1 + x
     augment.hue = 0.05  # turns of the colour circle, either way
-    augment.grey = 0.1  # probability
-    augment.class_colour = 0.1  # deviation of a colour shift that each class gets of its own
-    augment.background = 0.3  # probability of another background (class 0)
+    augment.grey = 0.05  # probability
+    augment.class_colour = 0.05  # deviation of a colour shift that each class gets of its own
+    augment.background = 0.0  # probability of another background (class 0)
     augment.blur = 1.0  # standard deviation in pixels, up to
     augment.noise = 0.05  # standard deviation (pictures span 2), up to
 
