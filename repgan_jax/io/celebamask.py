@@ -28,7 +28,7 @@ def find_pairs(photos: str | Path, masks: str | Path, layout: str) -> list[tuple
         UserError: an unknown layout, no photos, or a photo without a mask.
     """
     if layout not in LAYOUTS:
-        raise UserError(f"evaluate.layout: {layout!r}; expected {' or '.join(LAYOUTS)}")
+        raise UserError(f"config.evaluate.layout: {layout!r}; expected {' or '.join(LAYOUTS)}")
     masks = Path(masks)
     if not masks.is_dir():
         raise UserError(f"{masks}: no such folder; expected the true masks of {photos}")
@@ -84,7 +84,8 @@ def _read_fused(path: Path, ids: Mapping[str, int]) -> np.ndarray:
     for source, k in ids.items():
         if not source.isdecimal():
             raise UserError(
-                f"evaluate.class_map.{source}: not an id; expected whole numbers for fused masks"
+                f"config.evaluate.class_map.{source}: not an id; "
+                "expected whole numbers for fused masks"
             )
         table[int(source)] = k
     mask = table[truth]
@@ -92,7 +93,7 @@ def _read_fused(path: Path, ids: Mapping[str, int]) -> np.ndarray:
     if unknown.size:
         raise UserError(
             f"{path}: unknown id {unknown[0]} in {(unknown == unknown[0]).sum()} pixels; "
-            f"expected {', '.join(ids)}, as evaluate.class_map says"
+            f"expected {', '.join(ids)}, as config.evaluate.class_map says"
         )
     return mask
 
@@ -103,7 +104,7 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
     for part in merge_order:
         if part not in ids:
             raise UserError(
-                f"evaluate.merge_order: part {part!r} is not in evaluate.class_map, "
+                f"config.evaluate.merge_order: part {part!r} is not in config.evaluate.class_map, "
                 f"which names {', '.join(ids)}"
             )
         path = prefix.with_name(f"{prefix.name}_{part}.png")
@@ -119,7 +120,8 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
         mask[covered] = ids[part]
     if mask is None:
         raise UserError(
-            f"{prefix}_*.png: no file of a part in evaluate.merge_order ({', '.join(merge_order)})"
+            f"{prefix}_*.png: no file of a part in config.evaluate.merge_order "
+            f"({', '.join(merge_order)})"
         )
     return mask
 
@@ -128,4 +130,4 @@ def _target(source: str, name: str, palette: Palette) -> int:
     try:
         return palette.index(name)
     except UserError as error:
-        raise UserError(f"evaluate.class_map.{source}: {error}") from error
+        raise UserError(f"config.evaluate.class_map.{source}: {error}") from error

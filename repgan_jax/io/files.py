@@ -25,7 +25,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
         UserError: the disk is full, the folder cannot be written, and the like; nothing is left.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")  # the same each time: none piles up
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

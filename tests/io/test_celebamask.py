@@ -120,9 +120,9 @@ def test_bad_maps_and_masks_are_refused(folder):
         fused(ID_MAP | {"14": "hat"})
     with _refused("evaluate.class_map.skin: not an id"):
         fused(PART_MAP)
-    with _refused("evaluate.merge_order: part 'nose' is not in evaluate.class_map"):
+    with _refused("evaluate.merge_order: part 'nose' is not in config.evaluate.class_map"):
         merged((*PARTS, "nose"))
-    with _refused("00007_.*: no file of a part in evaluate.merge_order"):
+    with _refused("00007_.*: no file of a part in config.evaluate.merge_order"):
         merged(())
     images.write_png(folder / "parts/0/00007_hair.png", np.zeros((5, 8), np.uint8))
     with _refused("00007_hair.png: 8x5 pixels; the parts before it have 8x6"):

@@ -1,7 +1,6 @@
 """Every mistake ends in one line that names it, with exit code 2, and nothing half written."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -241,12 +240,12 @@ def test_cut_dataset(tiny_run, workdir):
 @pytest.mark.parametrize(
     ("stage", "lost", "temporary"),
     [
-        ("fewshot", "shots.npz", ".shots.npz.{pid}.part"),
+        ("fewshot", "shots.npz", ".shots.npz.part"),
         ("generate", SHARD, ".{name}.partial"),
-        ("autoshot", "checkpoints/12", "../.curve.jsonl.{pid}.part"),
-        ("evaluate", "metrics.json", ".metrics.json.{pid}.part"),
-        ("segment", "masks/1.png", ".1.png.{pid}.part"),
-        ("sample", "sheet.png", ".sheet.png.{pid}.part"),
+        ("autoshot", "checkpoints/12", "../.curve.jsonl.part"),
+        ("evaluate", "metrics.json", ".metrics.json.part"),
+        ("segment", "masks/1.png", ".1.png.part"),
+        ("sample", "sheet.png", ".sheet.png.part"),
     ],
 )
 def test_full_disk(tiny_run, workdir, stage, lost, temporary):
@@ -254,7 +253,7 @@ def test_full_disk(tiny_run, workdir, stage, lost, temporary):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     lost = _interrupt(workdir / stage, lost)
-    temporary = lost.parent / temporary.format(name=lost.name, pid=os.getpid())
+    temporary = lost.parent / temporary.format(name=lost.name)
     temporary.symlink_to("/dev/full")
     assert "No space left on device" in _fails(tiny_run, workdir, stages=stage)
     assert not temporary.is_symlink() and not lost.exists()  # nothing half written
