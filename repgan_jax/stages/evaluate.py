@@ -109,7 +109,8 @@ def _write_examples(
     options: ConfigDict,
 ) -> None:
     """Writes the four best, median and worst photos by mean IoU, for the report."""
-    scores = np.array([np.nanmean(np.where(c.sum(1) > 0, metrics.iou(c), np.nan)) for c in counts])
+    alone = (metrics.summary(c[None], segmenter.class_names) for c in counts)
+    scores = np.array([score["per_picture"]["mean_iou"] for score in alone], float)
     order = np.argsort(-scores, kind="stable")
     shown = min(4, len(order))
     chosen = [
