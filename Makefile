@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= test
 RUN := $(VENV)/bin/python
 
 # CelebAMask-HQ (images/, masks/), where it is at hand: the demo is then evaluated on it.
@@ -14,8 +15,8 @@ export CELEBAMASK_HQ ?= $(firstword $(wildcard data/celebamask_hq ../shared/data
 demo: weights/face
 	$(RUN) -m repgan_jax.main --config=configs/face.py
 
-## Style, then all tests, with their coverage.
-test: $(VENV)/installed-test
+## Style, then all tests, with their coverage. EXTRAS=test,reference adds PyTorch to compare with.
+test: $(VENV)/installed-$(EXTRAS)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest --cov
@@ -38,6 +39,6 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+$(VENV)/installed-$(EXTRAS): $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	touch $@

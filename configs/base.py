@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
     generate.num_pictures = 1000
     generate.truncation = 1.0  # psi: 1 = all of the generator's variety, 0 = the mean picture
     generate.noise = "stored"  # "stored", "none" or "fresh" (a new map a sample)
+    generate.label = -1  # class of a generator that has classes; -1 = a random one a picture
     generate.picture_size = 128  # pixels a side of the stored pictures
     generate.shard_size = 50  # pictures a shard: what a kill can cost
     generate.batch_size = 4  # pictures a device and call; changes no record

@@ -1,57 +1,41 @@
 """Converts the MobileStyleGAN face generator that the package `random-face` ships.
 
     python -m converters.mobilestylegan weights/face
+    python -m converters.mobilestylegan OUT --checkpoint FILE.ckpt
 
 The wheel is fetched with pip (or read from --wheel), checked against its known SHA-256, and its
-two OpenVINO networks are read as data: nothing in it is installed or run.
+two OpenVINO networks are read as data: nothing in it is installed or run. The second form converts
+a generator of one's own, trained with bes-dev/MobileStyleGAN.pytorch (see `mobilestylegan_torch`).
 """
 
 import argparse
-import hashlib
 import io
 import math
-import subprocess
-import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from converters import openvino_ir
-from converters.command import describe, mean_latent, run
+from converters import mobilestylegan_torch, openvino_ir, torch_file
+from converters.command import add_samples_option, describe, mean_latent, run, write_samples
+from converters.fetch import Package
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
+from repgan_jax.models.stylegan2 import MAPPING_RATE
 
-PACKAGE = "random-face==2021.7.21.1"
-SHA256 = "e5d10e2be7df63f06123855ec591ca35dcb1d059eba47ddcb175d7d26b4019b5"
+PACKAGE = Package(
+    "random-face",
+    "2021.7.21.1",
+    "wheel",
+    "e5d10e2be7df63f06123855ec591ca35dcb1d059eba47ddcb175d7d26b4019b5",
+)
 SIZES = (4, 8, 16, 32, 64, 128, 256, 512)
 _HAAR = math.sqrt(0.5)
 
 
-def fetch_wheel(folder: Path) -> Path:
-    """Returns the path of the wheel that pip put into `folder`."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-        raise UserError(f"pip could not fetch {PACKAGE} ({reason}); give its wheel with --wheel")
-    return wheels[0]
-
-
-def read_wheel(path: Path) -> dict[str, bytes]:
-    """Returns the four network files of the wheel at `path`, checksum verified, by name."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; expected the wheel of {PACKAGE}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise UserError(f"{path}: SHA-256 {found}, expected {SHA256} ({PACKAGE}); fetch it again")
-    print(f"{path.name}: SHA-256 verified")
-    with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+def read_wheel(path: Path | None = None) -> dict[str, bytes]:
+    """Returns the four network files of the wheel at `path`, or fetched by pip, by name."""
+    with zipfile.ZipFile(io.BytesIO(PACKAGE.read(path))) as wheel:
         names = [
             f"{net}Network.{end}" for net in ("Mapping", "Synthesis") for end in ("xml", "bin")
         ]
@@ -132,7 +116,9 @@ def convert_mapping(network: openvino_ir.Network, source: str) -> dict:
         add = graph.layers[graph.user("Add", layer.name)]
         reshape = next(name for name in add.inputs if name != layer.name)
         bias = graph.take(graph.constant(reshape), kernel.shape[:1])
-        params[f"dense_{index}"] = {"kernel": kernel.T, "bias": bias}
+        # the network holds weights times the equalised learning rate's factors; we, the weights
+        gain = MAPPING_RATE / math.sqrt(kernel.shape[1])
+        params[f"dense_{index}"] = {"kernel": kernel.T / gain, "bias": bias / MAPPING_RATE}
     graph.finish()
     return params
 
@@ -243,15 +229,20 @@ def main() -> None:
     """Converts as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write the generator to")
-    parser.add_argument(
-        "--wheel", type=Path, help=f"the wheel of {PACKAGE}; default: pip fetches it"
-    )
+    add_samples_option(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--wheel", type=Path, help=f"{PACKAGE}; default: pip fetches it")
+    source.add_argument("--checkpoint", type=Path, help="PyTorch file; read as data, never run")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        files = read_wheel(args.wheel or fetch_wheel(Path(folder)))
-    architecture, variables = convert(files)
+    if args.checkpoint:
+        state = torch_file.read(args.checkpoint)
+        architecture, variables = mobilestylegan_torch.convert(state, str(args.checkpoint))
+        print("noise maps: none stored, drawn with seed 0")
+    else:
+        architecture, variables = convert(read_wheel(args.wheel))
     checkpoint.write_generator(args.out, architecture, variables)
     print(describe(args.out, architecture, variables))
+    write_samples(args.out, args.samples)
 
 
 if __name__ == "__main__":

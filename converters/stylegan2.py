@@ -1,206 +1,227 @@
-"""Converts a StyleGAN2 checkpoint in the format of rosinality/stylegan2-pytorch.
+"""Converts a StyleGAN2 checkpoint, whichever code base wrote it; nothing in the file is run.
 
-    python -m converters.stylegan2 CHECKPOINT.pt OUT
+    python -m converters.stylegan2 FILE OUT
+    python -m converters.stylegan2 --to-rosinality OUT FILE.pt
 
-The averaged generator (`g_ema`) is converted; `latent_avg` is its mean latent, or, where a
-checkpoint has none, the mean of 10,000 seeded samples. What the original multiplies weights with
-at run time (the equalised learning rate) is multiplied in here, once.
+FILE is what rosinality/stylegan2-pytorch, NVlabs/stylegan2-ada-pytorch or NVIDIA's TensorFlow code
+wrote, or a safetensors file with the names of one of them; its content tells which. See
+docs/checkpoints.md. The second form takes a converted generator back.
 """
 
 import argparse
 import dataclasses
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from converters import torch_file
-from converters.command import describe, mean_latent, run
+from converters import torch_file, torch_writer
+from converters.command import add_samples_option, describe, mean_latent, run, write_samples
+from converters.layouts import shape, to_ours, to_theirs
+from converters.stylegan2_formats import ROSINALITY, infer, layers
+from converters.stylegan2_sources import Source, locate
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 
-_MAPPING_RATE = 0.01  # learning rate of the mapping, relative to the rest
-_FIR = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 16  # the low-pass filter of `ops.smooth`
-
-
-def _same(x: np.ndarray) -> np.ndarray:
-    return x
-
-
-def _dense(x: np.ndarray) -> np.ndarray:
-    return x.T / math.sqrt(x.shape[1])
-
-
-def _conv(x: np.ndarray) -> np.ndarray:
-    return x[0].transpose(2, 3, 1, 0) / math.sqrt(x[0, 0].size)
-
-
-# Their name, their shape, our name, what to do. Letters of a shape: F and C channels out and in,
-# D and Z widths of w and z, R pixels a side. Rows without our name are built into `ops`.
-_DENSE = (
-    ("weight", "D Z", "kernel", lambda x: _MAPPING_RATE * _dense(x)),
-    ("bias", "D", "bias", lambda x: _MAPPING_RATE * x),
-)
-_STYLE = (
-    ("conv.modulation.weight", "C D", "style/kernel", _dense),
-    ("conv.modulation.bias", "C", "style/bias", _same),
-)
-_CONV_ANY = (
-    *_STYLE,
-    ("noise.weight", "1", "noise_strength", lambda x: x[0]),
-    ("activate.bias", "F", "bias", _same),
-)
-_CONV = (*_CONV_ANY, ("conv.weight", "1 F C 3 3", "kernel", _conv))
-_CONV_UP = (
-    *_CONV_ANY,  # a transposed convolution correlates with the kernel turned around
-    ("conv.weight", "1 F C 3 3", "kernel", lambda x: _conv(x[..., ::-1, ::-1])),
-    ("conv.blur.kernel", "4 4", None, _same),
-)
-_RGB = (
-    *_STYLE,
-    ("conv.weight", "1 3 C 1 1", "kernel", _conv),
-    ("bias", "1 3 1 1", "bias", np.ravel),
-)
-_RGB_UP = (*_RGB, ("upsample.kernel", "4 4", None, _same))
-_CONSTANT = (("input", "1 F 4 4", "constant", lambda x: x[0].transpose(1, 2, 0)),)
-
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
-    """What becomes of one tensor.
+class Conversion:
+    """A converted generator.
 
     Attributes:
-        source: its name in the checkpoint.
-        shape: that it must have there.
-        target: its path in our variables; None for a filter that must equal ours.
-        transform: from their array to ours.
+        architecture: what `Generator.build` builds it from.
+        variables: {"mapping": ..., "synthesis": ..., "mean_latent": [D]}.
+        notes: lines that say what became of every tensor.
     """
 
-    source: str
-    shape: tuple[int, ...]
-    target: str | None
-    transform: Callable[[np.ndarray], np.ndarray]
+    architecture: dict[str, Any]
+    variables: dict[str, Any]
+    notes: tuple[str, ...]
 
 
-def _rows(table: tuple, theirs: str, ours: str, **letters: int) -> Iterator[Rule]:
-    """Yields the rules of `table` for their module `theirs`, which is our module `ours`."""
-    for name, shape, target, transform in table:
-        sides = tuple(letters[side] if side in letters else int(side) for side in shape.split())
-        yield Rule(f"{theirs}.{name}", sides, target and f"{ours}/{target}", transform)
-
-
-def rules(architecture: Mapping[str, Any]) -> Iterator[Rule]:
-    """Yields the rule for every tensor that a generator of `architecture` has."""
-    w_dim, z_dim = architecture["w_dim"], architecture["z_dim"]
-    for i in range(architecture["mapping_layers"]):
-        ours = f"mapping/params/dense_{i}"
-        yield from _rows(_DENSE, f"style.{i + 1}", ours, D=w_dim, Z=w_dim if i else z_dim)
-    params = "synthesis/params"
-    widths = list(architecture["widths"].values())
-    yield from _rows(_CONSTANT, "input", params, F=widths[0])
-    for i in range(2 * len(widths) - 1):  # convolutions; the odd ones double the size
-        level, up = (i + 1) // 2, i % 2 == 1
-        width, size = widths[level], 4 << level
-        before = widths[level - 1] if up else width
-        conv, theirs = f"conv_{i:02d}", f"convs.{i - 1}" if i else "conv1"
-        table = _CONV_UP if up else _CONV
-        yield from _rows(table, theirs, f"{params}/{conv}", F=width, C=before, D=w_dim)
-        noise = (f"noise_{i}", "1 1 R R", "map", lambda x: x[0, 0])
-        yield from _rows((noise,), "noises", f"synthesis/noise/{conv}", R=size)
-        if not up:
-            theirs, table = (f"to_rgbs.{level - 1}", _RGB_UP) if level else ("to_rgb1", _RGB)
-            yield from _rows(table, theirs, f"{params}/rgb_{level:02d}", C=width, D=w_dim)
-
-
-def infer(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
-    """Returns the architecture that the names and shapes of `tensors` state."""
-
-    def count(pattern: str) -> int:
-        return sum(re.fullmatch(pattern, name) is not None for name in tensors)
-
-    def shape(name: str, rank: int) -> tuple[int, ...]:
-        found = getattr(tensors.get(name), "shape", None)
-        if found is None or len(found) != rank:
-            raise UserError(
-                f"{source}: tensor {name} has shape {found}, expected {rank} dimensions"
-            )
-        return found
-
-    # halves are rounded up, so that a missing tensor is found missing, and its peers not unknown
-    levels = (count(r"convs\.\d+\.conv\.weight") + 1) // 2 + 1
-    if not 4 <= levels <= 9:
-        raise UserError(f"{source}: a generator of {2 << levels} px; expected one of 32 to 1024")
-    widths = {"4": shape("input.input", 4)[1]}
-    for level in range(1, levels):
-        widths[str(4 << level)] = shape(f"convs.{2 * level - 2}.conv.weight", 5)[1]
-    w_dim, z_dim = shape("style.1.weight", 2)
-    return {
-        "name": "stylegan2",
-        "resolution": 2 << levels,
-        "z_dim": z_dim,
-        "w_dim": w_dim,
-        "mapping_layers": (count(r"style\.\d+\.(weight|bias)") + 1) // 2,
-        "widths": widths,
-    }
-
-
-def convert(state: Mapping[str, Any], source: str = "checkpoint") -> tuple[dict, dict]:
-    """Returns (architecture, variables) of the averaged generator in a checkpoint.
+def convert(state: Any, path: str = "checkpoint") -> tuple[dict, dict]:
+    """Returns (architecture, variables) of the generator in a checkpoint.
 
     Args:
         state: what `torch_file.read` returns.
-        source: name of the checkpoint, for messages.
+        path: of the checkpoint, for messages.
 
     Raises:
         UserError: naming the tensors that are missing, unknown, or of another shape.
     """
-    if not isinstance(state, dict) or not isinstance(state.get("g_ema"), dict):
-        found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise UserError(
-            f"{source}: no generator g_ema, found {found}; expected rosinality's format"
-        )
-    tensors = state["g_ema"]
-    architecture = infer(tensors, source)
-    table = {rule.source: rule for rule in rules(architecture)}
-    for what, names in (("missing", table.keys() - tensors), ("unknown", tensors.keys() - table)):
+    found = translate(locate(state, path))
+    return found.architecture, found.variables
+
+
+def translate(source: Source) -> Conversion:
+    """Returns the generator of `source`, after accounting for each of its tensors.
+
+    A mean latent or noise maps that it does not store are drawn, from a fixed seed.
+
+    Raises:
+        UserError: naming the tensors that are missing, unknown, or of another shape.
+    """
+    architecture = _architecture(source)
+    table = {
+        source.fmt.tensor_name(layer, row): (layer, row)
+        for layer in layers(architecture)
+        for row in source.fmt.rows.get(layer.kind, ())
+    }
+    filters = {name for name, (_, row) in table.items() if row.ours is None}
+    maps = {name for name, (layer, _) in table.items() if layer.kind == "noise"}
+    draws = not maps & source.tensors.keys()  # as in rosinality's first files
+    _check_names(source, table.keys(), optional=filters | maps if draws else filters)
+    flat, rng = {}, np.random.default_rng(0)
+    for name, (layer, row) in table.items():
+        if name in source.tensors:
+            tensor = _floats(source, name, source.tensors[name], shape(row.layout, layer.sides))
+            if row.ours is not None:
+                flat[f"{layer.ours}/{row.ours}"] = to_ours(tensor, row)
+            elif not np.allclose(tensor, row.fixed):
+                raise UserError(
+                    f"{source.path}: filter {name} is not (1, 3, 3, 1), the only one supported"
+                )
+        elif name in maps:
+            drawn = rng.normal(size=(layer.size, layer.size))
+            flat[f"{layer.ours}/{row.ours}"] = drawn.astype(np.float32)
+    variables = traverse_util.unflatten_dict(flat, sep="/")
+    if source.mean is None:
+        mean = mean_latent(architecture, variables)
+    else:
+        mean = _floats(source, source.fmt.mean, source.mean, (architecture["w_dim"],))
+    notes = _notes(source, num_filters=len(filters & source.tensors.keys()), draws=draws)
+    return Conversion(architecture, {**variables, "mean_latent": mean}, notes)
+
+
+def _notes(source: Source, *, num_filters: int, draws: bool) -> tuple[str, ...]:
+    count, mean = len(source.tensors), f"stored ({source.fmt.mean})"
+    return (
+        f"format: {source.fmt.name}" + (f", its {source.key}" if source.key else ""),
+        f"all {count} tensors accounted for: {count - num_filters} converted, {num_filters} "
+        "low-pass filters that equal the one built in",
+        f"noise maps: {'none stored, drawn with seed 0' if draws else 'stored'}",
+        f"mean latent: {'estimated from 10,000 samples' if source.mean is None else mean}",
+    )
+
+
+def _architecture(source: Source) -> dict[str, Any]:
+    try:
+        architecture = infer(source.tensors, source.fmt)
+    except ValueError as error:
+        raise UserError(f"{source.path}: {error}") from None
+    if not 32 <= architecture["resolution"] <= 1024:
+        found = architecture["resolution"]
+        raise UserError(f"{source.path}: a generator of {found} px; expected one of 32 to 1024")
+    return architecture if source.clamp is None else {**architecture, "clamp": source.clamp}
+
+
+def _check_names(source: Source, expected: Set[str], *, optional: Set[str]) -> None:
+    """Raises UserError unless `source` has the tensors that are expected, and no other."""
+    found = source.tensors.keys()
+    for what, names in (("missing", expected - found - optional), ("unknown", found - expected)):
         if names:
             raise UserError(
-                f"{source}: {what} tensors, nothing converted: {', '.join(sorted(names))}"
+                f"{source.path}: {what} tensors, nothing converted: {', '.join(sorted(names))}"
             )
-    flat = {}
-    for name, rule in table.items():
-        found = getattr(tensors[name], "shape", None)
-        if found != rule.shape:
-            raise UserError(f"{source}: tensor {name} has shape {found}, expected {rule.shape}")
-        array = rule.transform(np.asarray(tensors[name], np.float32))
-        if rule.target:
-            flat[rule.target] = np.array(array, order="C")
-        elif not np.allclose(array, _FIR):
-            raise UserError(f"{source}: filter {name} is not (1, 3, 3, 1), the only one supported")
-    variables = traverse_util.unflatten_dict(flat, sep="/")
-    mean, expected = state.get("latent_avg"), (architecture["w_dim"],)
-    mean = mean_latent(architecture, variables) if mean is None else np.asarray(mean, np.float32)
-    if mean.shape != expected:
-        raise UserError(f"{source}: latent_avg has shape {mean.shape}, expected {expected}")
-    return architecture, {**variables, "mean_latent": mean}
+
+
+def _floats(source: Source, name: str, value: Any, expected: tuple[int, ...]) -> np.ndarray:
+    """Returns `value`, the tensor `name`, as float32, after a check of its shape and numbers."""
+    found = getattr(value, "shape", None)
+    if found != expected:
+        raise UserError(f"{source.path}: tensor {name} has shape {found}, expected {expected}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"{source.path}: tensor {name} has type {value.dtype}, expected floats")
+    value = np.asarray(value, np.float32)
+    if not np.isfinite(value).all():
+        raise UserError(f"{source.path}: tensor {name} has infinite numbers or NaN")
+    return value
+
+
+def to_rosinality(
+    architecture: Mapping[str, Any], variables: Mapping[str, Any], path: str = "generator"
+) -> dict[str, Any]:
+    """Returns the generator as rosinality's code stores it: {"g_ema": ..., "latent_avg": [D]}.
+
+    What `convert` made of such a checkpoint comes back bit for bit.
+
+    Args:
+        architecture: of the generator.
+        variables: of the generator, converted, trained or edited.
+        path: of the generator, for messages.
+
+    Raises:
+        UserError: a generator that rosinality's code cannot compute.
+    """
+    if architecture["name"] != "stylegan2":
+        raise UserError(f"{path}: a generator {architecture['name']}; expected stylegan2")
+    for setting in ("num_classes", "clamp"):
+        if setting in architecture:
+            raise UserError(
+                f"{path}: has {setting} {architecture[setting]}, which rosinality's code has not"
+            )
+    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    tensors = {}
+    for layer in layers(architecture):
+        for row in ROSINALITY.rows.get(layer.kind, ()):
+            if row.ours is None:
+                tensor = row.fixed.astype(np.float32)
+            else:
+                tensor = to_theirs(np.asarray(flat[f"{layer.ours}/{row.ours}"]), row)
+            tensors[ROSINALITY.tensor_name(layer, row)] = tensor
+    return {"g_ema": tensors, "latent_avg": np.asarray(variables["mean_latent"])}
 
 
 def main() -> None:
     """Converts as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path, help="PyTorch file with g_ema; read, never run")
+    parser.add_argument("source", type=Path, help="checkpoint; read as data, never run")
     parser.add_argument("out", type=Path, help="folder to write the generator to")
+    parser.add_argument(
+        "--to-rosinality",
+        action="store_true",
+        help="the other way: from a converted folder to a PyTorch file of rosinality's format",
+    )
+    add_samples_option(parser)
     args = parser.parse_args()
-    state = torch_file.read(args.checkpoint)
-    architecture, variables = convert(state, str(args.checkpoint))
-    checkpoint.write_generator(args.out, architecture, variables)
-    print(describe(args.out, architecture, variables))
-    origin = "latent_avg" if "latent_avg" in state else "estimated from 10,000 samples"
-    print(f"all {len(state['g_ema'])} tensors accounted for; mean latent: {origin}")
+    if args.to_rosinality:
+        _export(args.source, args.out)
+    else:
+        _convert(args.source, args.out)
+        write_samples(args.out, args.samples)
+
+
+def _convert(path: Path, out: Path) -> None:
+    if checkpoint.is_generator(path):
+        raise UserError(f"{path}: already converted; give it as config.generator")
+    started = time.perf_counter()
+    source = locate(torch_file.read(path), str(path))
+    found = translate(source)
+    tensors = dict(source.discriminator)
+    notes = [*found.notes, f"discriminator: {len(tensors) or 'no'} tensors kept"]
+    if source.unused:
+        notes.append(f"understood and not used: {', '.join(source.unused)}")
+    architecture, variables = found.architecture, found.variables
+    if tensors:
+        architecture = {**architecture, "discriminator": source.fmt.name}
+        tensors = traverse_util.unflatten_dict(tensors, sep=source.fmt.separator)
+    checkpoint.write_generator(out, architecture, variables, tensors)
+    notes.append(f"converted in {time.perf_counter() - started:.1f} s")
+    print(describe(out, architecture, variables), *notes, sep="\n", flush=True)
+
+
+def _export(folder: Path, path: Path) -> None:
+    architecture, variables = checkpoint.read_generator(folder)
+    state = to_rosinality(architecture, variables, str(folder))
+    if architecture.get("discriminator") == ROSINALITY.name:
+        nested = checkpoint.read_tree(folder / "discriminator")
+        state["d"] = traverse_util.flatten_dict(nested, sep=ROSINALITY.separator)
+    torch_writer.write(path, state)
+    print(f"{path}: {', '.join(state)}, as rosinality/stylegan2-pytorch stores them")
 
 
 if __name__ == "__main__":

@@ -1,197 +1,270 @@
-"""Reads PyTorch checkpoint files without PyTorch, and without running anything in them.
+"""Reads and writes checkpoint files without PyTorch, and runs nothing in them.
 
-A `.pt` file is a pickle with raw storages beside it, and a pickle is a program: it names functions
-and calls them. This reader knows the few names that a checkpoint of weights needs, gives each a
-harmless meaning of its own (`_Unpickler.find_class`), and refuses every other. It reads the zip
-format (PyTorch 1.6 and later) and the stream of pickles that came before it.
+It tells them apart by their content, never by their name: the zip files of PyTorch, the streams of
+pickles that came before them, the plain pickles of NVIDIA's networks, and safetensors.
 """
 
-import collections
-import io
-import math
+import json
+import mmap
 import os
-import pickle
-import types
-import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 
+from converters import checkpoint_names, pickle_data
+from converters.checkpoint_names import STORAGES, Storage
+from converters.pickle_data import RefusedError, Symbol
+from converters.plain_data import Allowance, Source, check_result, expect
+from converters.torch_writer import write
+from converters.zip_members import Member, members
 from repgan_jax.errors import UserError
 
-_ZIP_START = b"PK\x03\x04"
-_LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
-_LEGACY_VERSION = 1001
+__all__ = ["read", "write"]
 
-_STORAGES = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": jnp.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
+_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+_LONGEST_HEADER = 4 << 20
+_LONGEST_REASON = 200
+_CHUNK = 1 << 20
+
+_SAFETENSORS_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
 }
+_OTHER_FILES = (
+    (b"version https://git-lfs", "the pointer of a file in Git LFS: run `git lfs pull`"),
+    (b"<", "a web page: the download failed, get the file again"),
+    (b"\x1f\x8b", "compressed by gzip: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
+    (b"BZh", "compressed by bzip2: unpack it first"),
+    (b"\xfd7zXZ", "compressed by xz: unpack it first"),
+    (b"\x89HDF", "an HDF5 file: convert it to safetensors first"),
+    (b"\x89PNG", "a picture"),
+)
 
 
 def read(path: str | os.PathLike) -> Any:
-    """Returns the object in a PyTorch file, its tensors as NumPy arrays.
+    """Returns what a checkpoint file states: plain data, its tensors as NumPy arrays.
+
+    Plain data are dicts, lists, tuples, sets, strings, numbers, bytes, None, and
+    `plain_data.Record` for objects. Arrays and long bytes are read-only views into the file, which
+    is mapped and must not be changed meanwhile: what nobody touches takes no memory. The heap
+    grows by at most twice the size of the file and 256 MiB, hostile files included.
 
     Raises:
-        UserError: if the file is missing, truncated, corrupt, of another format, or asks for
+        UserError: the file is missing, truncated, corrupt, of another format, or asks for
             anything but weights.
     """
     path = Path(path)
     try:
+        if not path.is_file():
+            found = "no ordinary file" if path.exists() else "no such file"
+            found = "a folder" if path.is_dir() else found
+            raise UserError(f"{path}: {found}; expected a PyTorch file, or safetensors")
         with path.open("rb") as file:
-            start = file.read(len(_LEGACY_START))
-            if start.startswith(_ZIP_START):
-                return _read_zip(file)
-            if start == _LEGACY_START:
-                return _read_legacy(file)
-    except _RefusedError as error:
+            return _read(path, file)
+    except UserError:
+        raise
+    except RefusedError as error:
         raise UserError(
-            f"{path}: refused: it asks for {error}, which a checkpoint of weights has no use for; "
-            "nothing in it was run. Take the file from a source you trust"
+            f"{path}: refused: it asks for {_line(error)}, which a checkpoint of weights has no "
+            "use for; nothing in it was run. Take the file from a source you trust"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; expected a PyTorch file") from error
-    except Exception as error:  # a corrupt pickle can raise anything at all
+    except Exception as error:  # a corrupt file can raise anything at all
         raise UserError(
-            f"{path}: truncated or corrupt ({type(error).__name__}: {error}); expected a whole "
-            "PyTorch file: get it again and compare its size or checksum"
+            f"{path}: truncated or corrupt ({type(error).__name__}: {_line(error)}); expected a "
+            "whole PyTorch file: get it again and compare its size or checksum"
         ) from error
-    raise UserError(f"{path}: starts with {start[:8]!r}; expected a PyTorch file, zip or legacy")
 
 
-def _read_zip(file: BinaryIO) -> Any:
-    """Returns the object in `NAME/data.pkl`; the storage of key K is the member `NAME/data/K`."""
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        folder = members[0].filename.split("/")[0]
-        for member in members:
-            parts = member.filename.split("/")
-            if parts[0] != folder or ".." in parts:
-                raise ValueError(f"member {member.filename!r} lies outside {folder!r}")
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"member {member.filename!r} is compressed")
-        if sum(member.file_size for member in members) > _size(file):
-            raise ValueError("the members are larger than the file")
-        if (byteorder := f"{folder}/byteorder") in archive.namelist():
-            _check("byte order", archive.read(byteorder), b"little")
-
-        def load(key: str, dtype: np.dtype, count: int) -> np.ndarray:
-            data = archive.read(f"{folder}/data/{key}")
-            _check(f"bytes of storage {key}", len(data), count * dtype.itemsize)
-            return np.frombuffer(data, dtype)
-
-        return _Unpickler(io.BytesIO(archive.read(f"{folder}/data.pkl")), load).load()
+def _line(error: Exception) -> str:
+    """Returns what an error says, fit for a message: one line of bounded length."""
+    text = "".join(c if c.isprintable() else "?" for c in str(error)[: _LONGEST_REASON + 1])
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "..."
 
 
-def _read_legacy(file: BinaryIO) -> Any:
-    """Returns the object in a legacy file, from behind its magic number.
-
-    Pickles follow one another: version, machine, object, list of storage keys. Then comes each
-    storage as an int64 count and its elements: tensors are views that get filled at the end.
-    """
-    storages: dict[str, np.ndarray] = {}
-    free = _size(file)
-
-    def reserve(key: str, dtype: np.dtype, count: int) -> np.ndarray:
-        nonlocal free
-        free -= count * dtype.itemsize
-        if count < 0 or free < 0:
-            raise ValueError("the storages are larger than the file")
-        storages[key] = np.zeros(count, dtype)
-        return storages[key]
-
-    def unpickle() -> Any:
-        return _Unpickler(file, reserve).load()
-
-    _check("version", unpickle(), _LEGACY_VERSION)
-    _check("little-endian", unpickle()["little_endian"], True)
-    result, keys = unpickle(), unpickle()
-    _check("storages", sorted(keys), sorted(storages))
-    for key in keys:
-        storage = storages[key]
-        _check(f"elements of storage {key}", int.from_bytes(file.read(8), "little"), storage.size)
-        data = file.read(storage.nbytes)
-        _check(f"bytes of storage {key}", len(data), storage.nbytes)
-        storage[:] = np.frombuffer(data, storage.dtype)
+def _read(path: Path, file: BinaryIO) -> Any:
+    """Returns the contents of a file of any of the formats."""
+    if not os.fstat(file.fileno()).st_size:
+        raise UserError(f"{path}: empty; expected a PyTorch file: get it again")
+    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    allowance = Allowance(len(data))
+    if data[:4] == b"PK\x03\x04":
+        result = _read_zip(file, data, allowance)
+    elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):
+        result = _read_safetensors(path, data)
+    elif data[:1] == b"\x80" or (bytes(data[:1]) in b"(c]})" and data[-1:] == b"."):
+        result = _read_pickles(data, allowance)
+    else:
+        raise UserError(f"{path}: {_describe(data)}; expected a PyTorch file, or safetensors")
+    check_result(result)
     return result
 
 
-class _RefusedError(Exception):
-    """A pickle asks for a name that is not allowed."""
+def _describe(data: memoryview) -> str:
+    """Returns what a file of no known format seems to be."""
+    start = bytes(data[:512])
+    for signature, what in _OTHER_FILES:
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(signature):
+            return what
+    if start[257:262] == b"ustar":
+        return "a tar archive: unpack it first"
+    return f"starts with {start[:8]!r}"
 
 
-class _Unpickler(pickle._Unpickler):
-    """Builds containers, numbers, strings and tensors; knows no other object.
+def _read_zip(file: BinaryIO, data: memoryview, allowance: Allowance) -> Any:
+    """Returns the object in `NAME/data.pkl`; the storage of key K is the member `NAME/data/K`."""
+    contents = members(data, allowance)
+    folder = next(iter(contents), "").split("/")[0]
 
-    What `find_class` hands out must stay harmless whatever a pickle does with it: call it with any
-    arguments, or set attributes on it. Strings, built-in types and bound methods refuse the latter.
-    Derives from the unpickler in Python, since the one in C sets aside whatever memory a corrupt
-    file's memo index asks for.
+    def member(name: str) -> memoryview:
+        found = contents.get(f"{folder}/{name}")
+        expect(found is not None, f"no member {folder}/{name}")
+        _check_sum(file, found)
+        return found.data
+
+    def locate(key: str, dtype: np.dtype, count: int) -> Storage:
+        stored = member(f"data/{key}")
+        expect(len(stored) == count * dtype.itemsize, f"a storage of {len(stored)} bytes")
+        return Storage(dtype, count, stored)
+
+    if f"{folder}/byteorder" in contents:
+        expect(member("byteorder") == b"little", "byte order that is not little")
+    source = Source(member("data.pkl"))
+    result = _load(source, allowance, _Storages(locate))
+    expect(not source.left(), "bytes behind the pickle")
+    return result
+
+
+def _check_sum(file: BinaryIO, member: Member) -> None:
+    """Checks a member's checksum; read apart from the map, so that the map takes no memory yet."""
+    if not member.crc32:  # PyTorch can be told not to compute it
+        return
+    file.seek(member.start)
+    crc32, left = 0, len(member.data)
+    while left:
+        chunk = file.read(min(left, _CHUNK))
+        expect(bool(chunk), "a member that ends too early")
+        crc32, left = zlib.crc32(chunk, crc32), left - len(chunk)
+    expect(crc32 == member.crc32, "a member of another checksum")
+
+
+def _read_pickles(data: memoryview, allowance: Allowance, *, nested: bool = False) -> Any:
+    """Returns the object in a plain pickle, or in a legacy PyTorch file, which starts as one."""
+    source = Source(data)
+    result = _load(source, allowance, outermost=not nested)
+    if type(result) is int and result == _MAGIC:
+        return _read_legacy(source, allowance)
+    expect(not nested, "what should be a PyTorch file within a pickle")
+    expect(not source.left(), "bytes behind the pickle")
+    return result
+
+
+def _read_legacy(source: Source, allowance: Allowance) -> Any:
+    """Returns the object in a legacy file, from behind its magic number.
+
+    Pickles follow one another: version, machine, object, list of storage keys. Then comes each
+    storage as an int64 count and its elements. Where they are is known only after the object has
+    been read: it is read twice.
     """
-
-    def __init__(self, file: BinaryIO, load: Callable[[str, np.dtype, int], np.ndarray]):
-        super().__init__(file)
-        self._load = load
-        self._storages: dict[str, np.ndarray] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns our own meaning of a global name."""
-        if module == "torch" and name in _STORAGES:
-            return name
-        meanings = {
-            "collections.OrderedDict": collections.OrderedDict,
-            "argparse.Namespace": types.SimpleNamespace,  # rosinality's training options
-            "torch._utils._rebuild_tensor_v2": self._tensor,
-            "torch._utils._rebuild_parameter": self._parameter,
-        }
-        if f"{module}.{name}" not in meanings:
-            raise _RefusedError(f"{module}.{name}")
-        return meanings[f"{module}.{name}"]
-
-    def persistent_load(self, pid: tuple) -> np.ndarray:
-        """Returns the storage that ("storage", type, key, device, count[, view]) names."""
-        kind, storage_type, key, _, count, *view = pid
-        _check("kind", (kind, view in ([], [None])), ("storage", True))
-        dtype = np.dtype(_STORAGES[storage_type])
-        if key not in self._storages:
-            self._storages[key] = self._load(key, dtype, count)
-        storage = self._storages[key]
-        _check(f"type of storage {key}", (storage.dtype, storage.size), (dtype, count))
-        return storage
-
-    def _tensor(
-        self, storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_: Any
-    ) -> np.ndarray:
-        """Returns a view into `storage`, after checking that it lies inside."""
-        if len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
-            raise ValueError(f"tensor with offset {offset}, shape {shape}, strides {strides}")
-        last = offset + sum(stride * (n - 1) for n, stride in zip(shape, strides, strict=True))
-        # a stride of 0 could make a small storage look endless: hence the second comparison
-        count = math.prod(shape)
-        if count and (last >= storage.size or count > storage.size):
-            raise ValueError(f"tensor {shape} reaches outside its storage of {storage.size}")
-        steps = [stride * storage.itemsize for stride in strides]
-        return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
-
-    def _parameter(self, tensor: np.ndarray, *_: Any) -> np.ndarray:
-        return tensor
+    version, machine = _load(source, allowance), _load(source, allowance)
+    expect(type(version) is int and version == _LEGACY_VERSION, "an odd version")
+    little = type(machine) is dict and machine.get("little_endian") is True
+    expect(little, "a machine that is not little-endian")
+    again = source.copy()
+    storages = _Storages(lambda _, dtype, count: Storage(dtype, count, None))
+    _load(source, allowance, storages)
+    keys = _load(source, allowance)
+    expect(type(keys) is list and all(type(key) is str for key in keys), "odd keys of storages")
+    complete = len(keys) == len(storages.found) and set(keys) == set(storages.found)
+    expect(complete, "other storages than its tensors need")
+    located = {}
+    for key in keys:
+        storage = storages.found[key]
+        count = int.from_bytes(source.read(8), "little")
+        expect(count == storage.count, f"a storage of {count} elements")
+        stored = source.view(count * storage.dtype.itemsize)
+        located[key] = Storage(storage.dtype, count, stored)
+    expect(not source.left(), "bytes behind the storages")
+    return _load(again, allowance, _Storages(lambda key, *_: located[key]))
 
 
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+class _Storages:
+    """The persistent ids of a PyTorch file: ("storage", type, key, device, count[, view])."""
+
+    def __init__(self, locate: Callable[[str, np.dtype, int], Storage]):
+        self._locate = locate
+        self.found: dict[str, Storage] = {}
+
+    def __call__(self, persistent_id: Any) -> Storage:
+        """Returns the storage that an id names."""
+        fits = type(persistent_id) is tuple and len(persistent_id) in (5, 6)
+        expect(fits, "an odd id of a storage")
+        kind, symbol, key, _, count, *view = persistent_id
+        expect(type(kind) is str and kind == "storage", "an id that is not of a storage")
+        expect(type(symbol) is Symbol and symbol in STORAGES, "a storage of odd type")
+        expect(type(key) is str and type(count) is int and count >= 0, "a storage of odd size")
+        expect(not view or view[0] is None, "a storage that is part of another")
+        dtype = STORAGES[symbol]
+        if key not in self.found:
+            self.found[key] = self._locate(key, dtype, count)
+        same = (self.found[key].dtype, self.found[key].count) == (dtype, count)
+        expect(same, "a storage of two types or sizes")
+        return self.found[key]
 
 
-def _check(what: str, found: Any, expected: Any) -> None:
-    if found != expected:
-        raise ValueError(f"{what}: found {found!r}, expected {expected!r}")
+def _load(
+    source: Source,
+    allowance: Allowance,
+    persistent: Callable[[Any], Storage] | None = None,
+    *,
+    outermost: bool = False,
+) -> Any:
+    """Returns the object in one pickle; only the outermost may hold PyTorch files."""
+
+    def load_from_bytes(content: Any) -> Any:
+        fits = outermost and type(content) in (bytes, memoryview)
+        expect(fits, "a PyTorch file within a PyTorch file")
+        return _read_pickles(memoryview(content), allowance, nested=True)
+
+    table = checkpoint_names.meanings(allowance, load_from_bytes)
+    return pickle_data.load(source, table, allowance, persistent)
+
+
+def _read_safetensors(path: Path, data: memoryview) -> dict[str, np.ndarray]:
+    """Returns the tensors of a safetensors file by name."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    expect(start <= _LONGEST_HEADER, "a header without end")
+    tensors = {}
+    with safetensors.safe_open(path, "np") as file:  # checks that they fill the file, gapless
+        json.loads(bytes(data[8:start]), object_pairs_hook=_unique)
+        for name in file.offset_keys():
+            entry = file.get_slice(name)
+            kind, shape = entry.get_dtype(), entry.get_shape()
+            expect(kind in _SAFETENSORS_TYPES, f"tensor {name[:80]} of type {kind}")
+            dtype = np.dtype(_SAFETENSORS_TYPES[kind])
+            tensors[name] = np.ndarray(shape, dtype, data, start)
+            start += tensors[name].nbytes
+    return tensors
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object, after checking that no name comes twice."""
+    result = dict(pairs)
+    expect(len(result) == len(pairs), "a name that comes twice")
+    return result

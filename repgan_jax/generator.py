@@ -65,14 +65,30 @@ class Generator:
         """Names of the activations, coarse to fine; each ends in its size, as in "conv_07_64"."""
         return self.synthesis_module.tap_names
 
-    def mapping(self, z: jax.Array, *, truncation: float = 1.0) -> jax.Array:
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes that a picture can be asked of; 0 for most generators."""
+        return self.mapping_module.num_classes
+
+    def mapping(
+        self, z: jax.Array, label: jax.Array | None = None, *, truncation: float = 1.0
+    ) -> jax.Array:
         """Returns w [N, D] for standard normal `z` [N, Dz].
 
         Args:
             z: [N, Dz].
+            label: class ids [N], or [N, K] one-hot, for a generator with classes.
             truncation: psi; 1 keeps w, 0 gives the mean latent (StyleGAN, appendix B).
+
+        Raises:
+            ValueError: a label is missing, or given to a generator without classes.
         """
-        w = self.mapping_module.apply(self.variables["mapping"], z)
+        if (label is None) == bool(self.num_classes):
+            given = "none" if label is None else "one"
+            raise ValueError(f"a generator of {self.num_classes} classes was given {given}")
+        if label is not None and label.ndim == 1:
+            label = jax.nn.one_hot(label, self.num_classes)
+        w = self.mapping_module.apply(self.variables["mapping"], z, label)
         return stylegan2.truncate(w, self.variables["mean_latent"], truncation)
 
     def synthesis(
@@ -105,7 +121,9 @@ def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) ->
     expected = jax.eval_shape(
         lambda: {
             "mapping": generator.mapping_module.init(
-                jax.random.key(0), jnp.zeros((1, generator.z_dim))
+                jax.random.key(0),
+                jnp.zeros((1, generator.z_dim)),
+                jnp.zeros((1, generator.num_classes)),
             ),
             "synthesis": generator.synthesis_module.init(
                 jax.random.key(0), jnp.zeros((1, generator.num_layers, generator.w_dim))

@@ -13,10 +13,24 @@ from repgan_jax import taps as taps_lib
 from repgan_jax.generator import Generator
 
 
-def latent(generator: Generator, key: jax.Array, index: jax.Array, truncation: float) -> jax.Array:
-    """Returns w [1, D] of sample `index`, which this and `key` alone decide."""
-    z = jax.random.normal(jax.random.fold_in(key, index), (1, generator.z_dim))
-    return generator.mapping(z, truncation=truncation)
+def latent(
+    generator: Generator, key: jax.Array, index: jax.Array, truncation: float, label: int = -1
+) -> jax.Array:
+    """Returns w [1, D] of sample `index`, which this and `key` alone decide.
+
+    Args:
+        generator: of pictures.
+        key: of the dataset.
+        index: of the sample.
+        truncation: psi.
+        label: class of all samples; -1 for a random one each. Ignored where there are no classes.
+    """
+    key = jax.random.fold_in(key, index)
+    z, labels = jax.random.normal(key, (1, generator.z_dim)), None
+    if generator.num_classes:
+        drawn = jax.random.randint(jax.random.fold_in(key, 2), (1,), 0, generator.num_classes)
+        labels = drawn if label < 0 else jnp.full_like(drawn, label)
+    return generator.mapping(z, labels, truncation=truncation)
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
@@ -31,6 +45,7 @@ def make_sampler(
     truncation: float,
     noise: str,
     picture_size: int,
+    label: int = -1,
 ) -> Callable[[tuple[Generator, Any, jax.Array], jax.Array], dict[str, jax.Array]]:
     """Returns `sample((generator, heads, key), indices [n])`, for `parallel.spread`.
 
@@ -43,6 +58,7 @@ def make_sampler(
         truncation: psi.
         noise: "stored", "none" or "fresh".
         picture_size: pixels a side of the pictures; a divisor of the generator's resolution.
+        label: see `latent`.
 
     Returns:
         A function that returns, with leading axis n: "image" uint8 [s, s, 3], "soft" uint8
@@ -57,7 +73,7 @@ def make_sampler(
         return jax.tree.map(lambda record: record[: len(indices)], records)
 
     def _sample_one(generator, heads, key, index):
-        w = latent(generator, key, index, truncation)
+        w = latent(generator, key, index, truncation, label)
         maps = jax.random.fold_in(jax.random.fold_in(key, index), 1) if noise == "fresh" else noise
         image, taps = generator.synthesis(w, noise=maps)
         chosen = taps_lib.choose(taps, names, head.size)

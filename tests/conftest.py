@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from repgan_jax import main, parallel
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import checkpoint, images
+from repgan_jax.models.stylegan2 import MAPPING_RATE
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,6 +67,7 @@ def tiny_generator() -> Generator:
     }
     rng = np.random.default_rng(0)
     drawn = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), variables)
+    drawn["mapping"] = jax.tree.map(lambda x: x / MAPPING_RATE, drawn["mapping"])
     return dataclasses.replace(empty, variables=drawn)
 
 
@@ -75,14 +76,12 @@ def face_generator(request) -> Generator:
     """The real face generator: of $REPGAN_WEIGHTS, weights/face, or converted once and cached."""
     folder = Path(os.environ.get("REPGAN_WEIGHTS", ROOT / "weights" / "face"))
     if not folder.exists():
-        folder = request.config.cache.mkdir("weights") / "face"
+        folder = request.config.cache.mkdir("weights") / f"face_{checkpoint.FORMAT}"
     if not folder.exists():
-        with tempfile.TemporaryDirectory() as downloads:
-            try:
-                wheel = mobilestylegan.fetch_wheel(Path(downloads))
-            except UserError as error:
-                pytest.skip(f"needs weights/face: {error}")
-            converted = mobilestylegan.convert(mobilestylegan.read_wheel(wheel))
+        try:
+            converted = mobilestylegan.convert(mobilestylegan.read_wheel())
+        except UserError as error:
+            pytest.skip(f"needs weights/face: {error}")
         checkpoint.write_generator(folder, *converted)
     return load_generator(folder)
 

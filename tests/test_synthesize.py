@@ -1,13 +1,18 @@
 """A generated sample depends on the seed and its index, and on nothing else."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from converters import stylegan2, torch_file
 from repgan_jax import parallel, synthesize, taps
+from repgan_jax.generator import Generator
 from repgan_jax.models import heads
 
+GOLDEN = Path(__file__).parent / "golden"
 COUNT, K, SIZE = 16, 5, 8
 HEAD = heads.build("mlp1", K, SIZE)
 
@@ -140,3 +145,34 @@ def test_no_truncation_left_makes_equal_latents(draw, tiny_generator):
 def test_to_uint8_rounds_and_clips():
     given = jnp.array([-3, -1, 0.0021, 0, 1, 3])
     np.testing.assert_array_equal(synthesize.to_uint8(given), [0, 0, 128, 128, 255, 255])
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    """A real StyleGAN2 with five classes."""
+    return Generator.build(
+        *stylegan2.convert(torch_file.read(GOLDEN / "nvidia_ada_32_cond_nosource.pkl"))
+    )
+
+
+def test_a_class_can_be_asked_for(conditional):
+    key = jax.random.key(7)
+    z = jax.random.normal(jax.random.fold_in(key, 3), (1, conditional.z_dim))
+    for label in range(5):
+        np.testing.assert_array_equal(
+            synthesize.latent(conditional, key, 3, 0.5, label),
+            conditional.mapping(z, jnp.array([label]), truncation=0.5),
+        )
+
+
+def test_every_class_comes_by_itself(conditional):
+    key, indices = jax.random.key(7), jnp.arange(100)
+    z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (conditional.z_dim,)))
+    by_class = jnp.stack(
+        [conditional.mapping(z(indices), jnp.full(100, label)) for label in range(5)]
+    )
+    drawn = jax.vmap(lambda i: synthesize.latent(conditional, key, i, 1.0)[0])(indices)
+    distance = jnp.abs(drawn - by_class).max(-1)  # [5, 100]
+    assert float(distance.min(0).max()) < 1e-5 < float(jnp.sort(distance, 0)[1].min())
+    counts = np.bincount(distance.argmin(0), minlength=5)
+    assert counts.min() >= 8  # 20 expected, with a deviation of 4

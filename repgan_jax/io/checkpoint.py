@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from repgan_jax.errors import UserError
 from repgan_jax.io.files import atomic_write
 
-FORMAT = 1  # of a generator's folder; a reader refuses any other
+FORMAT = 2  # of a generator's folder; a reader refuses any other
 Tree = Mapping[str, Any]
 
 
@@ -71,21 +71,38 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(_damaged(Path(path), error)) from error
 
 
+def is_generator(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether a converter has written `folder`."""
+    return (Path(folder) / "architecture.json").is_file()
+
+
 def write_generator(
-    folder: str | os.PathLike[str], architecture: Mapping[str, Any], variables: Tree
+    folder: str | os.PathLike[str],
+    architecture: Mapping[str, Any],
+    variables: Tree,
+    discriminator: Tree | None = None,
 ) -> None:
-    """Writes a converted generator: architecture.json and its variables, both or neither."""
+    """Writes a converted generator: architecture.json and its variables, all or nothing.
+
+    Args:
+        folder: new, empty, or holding an older conversion, which is replaced.
+        architecture: as JSON.
+        variables: of the generator.
+        discriminator: its tensors as their source names them, for those who train on.
+    """
     folder = Path(folder)
-    if folder.exists() and not _is_generator(folder) and any(folder.iterdir()):
+    if folder.exists() and not is_generator(folder) and any(folder.iterdir()):
         raise UserError(f"{folder}: holds something else than a generator; choose another folder")
     with new_folder(folder) as partial:
         write_json(partial / "architecture.json", {"format": FORMAT, **architecture})
         _save_tree(partial / "variables", variables)
+        if discriminator:
+            _save_tree(partial / "discriminator", discriminator)
 
 
 def check_generator(folder: str | os.PathLike[str]) -> None:
     """Raises UserError unless a converter has written `folder`."""
-    if not _is_generator(Path(folder)):
+    if not is_generator(Path(folder)):
         raise UserError(
             f"{folder}: no generator here (no architecture.json); convert one first, "
             f"for example: python -m converters.mobilestylegan {folder}"
@@ -153,10 +170,6 @@ def _save_tree(path: Path, tree: Tree) -> None:
 
 def _tree_checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-
-
-def _is_generator(folder: Path) -> bool:
-    return (folder / "architecture.json").is_file()
 
 
 def _damaged(path: Path, error: Exception) -> str:

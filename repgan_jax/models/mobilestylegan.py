@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from repgan_jax import ops
-from repgan_jax.models.stylegan2 import Mapping, noise_map
+from repgan_jax.models.stylegan2 import build_mapping, noise_map
 
 
 def build(architecture: dict, dtype: jnp.dtype = jnp.float32) -> tuple[nn.Module, nn.Module]:
     """Returns the mapping and the synthesis module that `architecture` (see converters) names."""
-    mapping = Mapping(architecture["w_dim"], architecture["mapping_layers"])
+    mapping = build_mapping(architecture)
     widths = tuple(sorted((int(size), width) for size, width in architecture["widths"].items()))
     return mapping, Synthesis(widths, dtype)
 

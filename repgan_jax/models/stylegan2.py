@@ -1,9 +1,11 @@
 """StyleGAN2's generator (Karras et al. 2020, arXiv 1912.04958), skip architecture.
 
-Kernels and biases act as they are stored: the run-time factors of the equalised learning rate
-(1 / sqrt(fan-in), and 0.01 in the mapping) are folded into them by the converters.
+Weights are stored as training leaves them. The factors of the equalised learning rate (1 /
+sqrt(fan-in), and 0.01 in the mapping; Karras et al. 2018, section 4.1) act at run time, on styles
+and not on kernels: that costs nothing, and a converted checkpoint can go back bit for bit.
 
-Letters: N batch, L style layers, D latent width, Dz input width, C channels, R resolution.
+Letters: N batch, L style layers, D latent width, Dz input width, C channels, K classes, R
+resolution.
 """
 
 import math
@@ -16,33 +18,81 @@ import jax.numpy as jnp
 from repgan_jax import ops
 
 _GAIN = math.sqrt(2)  # after every leaky ReLU: keeps the variance
-_unit_variance = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+MAPPING_RATE = 0.01  # learning rate of the mapping, relative to the rest
+_normal = nn.initializers.normal(1.0)
 
 
 def build(architecture: dict, dtype: jnp.dtype = jnp.float32) -> tuple["Mapping", "Synthesis"]:
     """Returns the mapping and the synthesis module that a converter's `architecture` states."""
-    mapping = Mapping(architecture["w_dim"], architecture["mapping_layers"])
     widths = architecture["widths"]
-    return mapping, Synthesis(tuple(widths[size] for size in sorted(widths, key=int)), dtype)
+    synthesis = Synthesis(
+        tuple(widths[size] for size in sorted(widths, key=int)), dtype, architecture.get("clamp")
+    )
+    return build_mapping(architecture), synthesis
+
+
+def build_mapping(architecture: dict) -> "Mapping":
+    """Returns the mapping module that a converter's `architecture` states."""
+    return Mapping(
+        architecture["w_dim"],
+        architecture["mapping_layers"],
+        architecture.get("num_classes", 0),
+    )
+
+
+class Dense(nn.Module):
+    """Dense layer under the equalised learning rate.
+
+    Attributes:
+        features: width of the output.
+        rate: learning rate relative to the rest: factor of weights and bias.
+        bias: initial value of the bias.
+    """
+
+    features: int
+    rate: float = 1.0
+    bias: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [N, features] for `x` [N, C]; always float32."""
+        fan_in = x.shape[-1]
+        init = nn.initializers.normal(1 / self.rate)
+        kernel = self.param("kernel", init, (fan_in, self.features))
+        bias = self.param("bias", nn.initializers.constant(self.bias), (self.features,))
+        # cheap, and all that follows rests on it
+        product = jnp.dot(x, kernel, precision=jax.lax.Precision.HIGHEST)
+        return self.rate / math.sqrt(fan_in) * product + self.rate * bias
 
 
 class Mapping(nn.Module):
-    """z to w: pixel norm, then dense layers with leaky ReLU."""
+    """z, and a class where there are any, to w: pixel norm, then dense layers with leaky ReLU.
+
+    Attributes:
+        width: D.
+        num_layers: depth.
+        num_classes: K; 0 for a generator without classes.
+    """
 
     width: int
     num_layers: int
+    num_classes: int = 0
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """Returns w [N, D], untruncated, for standard normal `z` [N, Dz]; always float32."""
+    def __call__(self, z: jax.Array, label: jax.Array | None = None) -> jax.Array:
+        """Returns w [N, D], untruncated, for standard normal `z` [N, Dz]; always float32.
+
+        Args:
+            z: [N, Dz].
+            label: [N, K], one-hot; None if K is 0. It is embedded and normalised on its own
+                (Karras et al. 2020, arXiv 2006.06676).
+        """
         x = ops.pixel_norm(z)
+        if self.num_classes:
+            embedded = Dense(self.width, name="embed")(label)
+            x = jnp.concatenate([x, ops.pixel_norm(embedded)], -1)
         for i in range(self.num_layers):
-            dense = nn.Dense(
-                self.width,
-                kernel_init=_unit_variance,
-                precision=jax.lax.Precision.HIGHEST,  # cheap, and all that follows rests on w
-                name=f"dense_{i}",
-            )
+            dense = Dense(self.width, rate=MAPPING_RATE, name=f"dense_{i}")
             x = _GAIN * ops.leaky_relu(dense(x))
         return x
 
@@ -52,31 +102,36 @@ class StyledConv(nn.Module):
 
     features: int
     up: bool = False
+    clamp: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array, noise: str | jax.Array) -> jax.Array:
         """Returns [N, H, W, features], twice the size if `up`, from `x` and `w` [N, D]."""
         channels = x.shape[-1]
-        style = nn.Dense(channels, bias_init=nn.initializers.ones, name="style")(w)
-        kernel = self.param("kernel", _unit_variance, (3, 3, channels, self.features))
+        style = Dense(channels, bias=1.0, name="style")(w) / math.sqrt(9 * channels)
+        kernel = self.param("kernel", _normal, (3, 3, channels, self.features))
         strength = self.param("noise_strength", nn.initializers.zeros, ())
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x = ops.modulated_conv(x, kernel, style, up=self.up)
         stored = self.variable("noise", "map", jnp.zeros, x.shape[1:3]).value
         x = x + noise_map(self, noise, stored, strength, x.shape).astype(x.dtype)
-        return _GAIN * ops.leaky_relu(x + bias.astype(x.dtype))
+        return _clamp(_GAIN * ops.leaky_relu(x + bias.astype(x.dtype)), self.clamp)
 
 
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution to a picture, without demodulation."""
 
+    clamp: float | None = None
+
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """Returns [N, H, W, 3] float32 from `x` [N, H, W, C] and `w` [N, D]."""
-        style = nn.Dense(x.shape[-1], bias_init=nn.initializers.ones, name="style")(w)
-        kernel = self.param("kernel", _unit_variance, (1, 1, x.shape[-1], 3))
+        channels = x.shape[-1]
+        style = Dense(channels, bias=1.0, name="style")(w) / math.sqrt(channels)
+        kernel = self.param("kernel", _normal, (1, 1, channels, 3))
         bias = self.param("bias", nn.initializers.zeros, (3,))
-        return ops.modulated_conv(x, kernel, style, demodulate=False).astype(jnp.float32) + bias
+        rgb = ops.modulated_conv(x, kernel, style, demodulate=False).astype(jnp.float32)
+        return _clamp(rgb + bias, self.clamp)
 
 
 class Synthesis(nn.Module):
@@ -85,10 +140,13 @@ class Synthesis(nn.Module):
     Attributes:
         widths: channels at 4, 8, ... R pixels.
         dtype: of convolutions and taps; styles and the picture stay float32.
+        clamp: largest magnitude of every layer's output, where the generator was trained with a
+            bound (for float16); None for no bound.
     """
 
     widths: tuple[int, ...]
     dtype: jnp.dtype = jnp.float32
+    clamp: float | None = None
 
     @property
     def resolution(self) -> int:
@@ -116,16 +174,15 @@ class Synthesis(nn.Module):
             w: [N, L, D].
             noise: see `noise_map`.
         """
-        normal = nn.initializers.normal(1.0)
-        constant = self.param("constant", normal, (4, 4, self.widths[0])).astype(self.dtype)
+        constant = self.param("constant", _normal, (4, 4, self.widths[0])).astype(self.dtype)
         x = jnp.broadcast_to(constant, (len(w), *constant.shape))
         image, taps = None, {}
         for i, tap in enumerate(self.tap_names):
             level = (i + 1) // 2
-            conv = StyledConv(self.widths[level], up=i % 2 == 1, name=f"conv_{i:02d}")
+            conv = StyledConv(self.widths[level], i % 2 == 1, self.clamp, name=f"conv_{i:02d}")
             taps[tap] = x = conv(x, w[:, i], noise)
             if i % 2 == 0:  # the last convolution of its size: add to the picture
-                rgb = ToRGB(name=f"rgb_{level:02d}")(x, w[:, i + 1])
+                rgb = ToRGB(self.clamp, name=f"rgb_{level:02d}")(x, w[:, i + 1])
                 image = rgb if image is None else ops.upsample(image) + rgb
         return image, taps
 
@@ -160,6 +217,10 @@ def noise_map(
     keys = jax.vmap(jax.random.fold_in, (0, None))(noise, layer)
     draw = jax.vmap(lambda key: jax.random.normal(key, (*shape[1:3], 1)))
     return strength * draw(keys)
+
+
+def _clamp(x: jax.Array, bound: float | None) -> jax.Array:
+    return x if bound is None else jnp.clip(x, -bound, bound)
 
 
 def broadcast(w: jax.Array, num_layers: int) -> jax.Array:

@@ -58,9 +58,17 @@ class Curve:
         """Returns the highest validation score so far; -1 before the first."""
         return max((row.get("validation_mean_iou", -1.0) for row in self.rows), default=-1.0)
 
-    def write(self) -> None:
-        """Writes all rows, atomically."""
+    def add(
+        self, step: int, board: Any, *, loss: float, learning_rate: float, score: float
+    ) -> None:
+        """Writes the rows of `step`, and all before them, atomically; shows them to TensorBoard."""
+        self.rows += [
+            {"step": step, "loss": loss, "learning_rate": learning_rate},
+            {"step": step, "validation_mean_iou": score},
+        ]
         files.atomic_write(self._path, "".join(json.dumps(r) + "\n" for r in self.rows).encode())
+        for name, value in (("loss", loss), ("learning_rate", learning_rate), ("mean_iou", score)):
+            board.add_scalar(name, value, step)
 
 
 def _train(
@@ -81,29 +89,13 @@ def _train(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.warmup_steps, options.steps
     )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(options.clip_norm),
-        optax.adamw(schedule, weight_decay=options.weight_decay),
-    )
-    key = jax.random.fold_in(jax.random.key(config.seed), 2)
     size = data[0]["image"].shape[0]
-    state = parallel.replicate(segment.init_state(key, network, size, optimizer))
+    state, step_fn = _start(config, network, data, size, schedule)
     states = checkpoint.Checkpoints(folder / "checkpoints")
     if states.latest() is not None:
         state = states.restore(state)
     start = int(state.step)
     curve = Curve(folder / "curve.jsonl", start)
-    step_fn = parallel.spread_step(
-        segment.make_train_step(
-            network,
-            optimizer,
-            seed=config.seed,
-            settings=options.augment.to_dict(),
-            decay=options.ema,
-            class_weights=_class_weights(data, options.class_balance),
-        ),
-        backend=config.backend,
-    )
     batches = _batches(data, len(data) - held_out, start, config.seed, options)
     loss_sum, since = 0.0, start
     with (
@@ -123,17 +115,36 @@ def _train(
             score = _validate(segmenter, data, held_out, board, step)
             if score > curve.best():
                 checkpoint.write_tree(folder / "best", variables)
-            rate = float(schedule(step - 1))
-            curve.rows += [
-                {"step": step, "loss": loss, "learning_rate": rate},
-                {"step": step, "validation_mean_iou": score},
-            ]
-            curve.write()
+            curve.add(step, board, loss=loss, learning_rate=float(schedule(step - 1)), score=score)
             states.save(step, state)
-            for name, value in (("loss", loss), ("learning_rate", rate), ("mean_iou", score)):
-                board.add_scalar(name, value, step)
             bar.set_postfix(loss=f"{loss:.3f}", mean_iou=f"{score:.3f}")
     return curve.best()
+
+
+def _start(
+    config: ConfigDict,
+    network: UNet,
+    data: dataset.Dataset,
+    size: int,
+    schedule: optax.Schedule,
+) -> tuple[segment.TrainState, Any]:
+    """Returns the state before the first step, on all devices, and the step."""
+    options = config.autoshot
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(options.clip_norm),
+        optax.adamw(schedule, weight_decay=options.weight_decay),
+    )
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    step = segment.make_train_step(
+        network,
+        optimizer,
+        seed=config.seed,
+        settings=options.augment.to_dict(),
+        decay=options.ema,
+        class_weights=_class_weights(data, options.class_balance),
+    )
+    state = parallel.replicate(segment.init_state(key, network, size, optimizer))
+    return state, parallel.spread_step(step, backend=config.backend)
 
 
 def _batches(

@@ -26,6 +26,7 @@ FIELDS = (
             "num_pictures",
             "truncation",
             "noise",
+            "label",
             "picture_size",
             "shard_size",
             "soft_labels",
@@ -56,6 +57,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 truncation=options.truncation,
                 noise=options.noise,
                 picture_size=options.picture_size,
+                label=options.label,
             ),
             backend=config.backend,
         )
@@ -116,6 +118,16 @@ def _examples(
         bar.update(len(wanted))
 
 
+def check_label(config: ConfigDict, generator: Generator) -> None:
+    """Raises UserError for a class that the generator does not have."""
+    label, count = config.generate.label, generator.num_classes
+    if label not in range(-1, count):
+        raise UserError(
+            f"config.generate.label: {label}, expected -1 (any) or one of the generator's {count} "
+            "classes, counted from 0"
+        )
+
+
 def _shard_lengths(count: int, size: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
@@ -125,6 +137,7 @@ def _check(config: ConfigDict, generator: Generator) -> None:
     counts = ("num_pictures", "picture_size", "shard_size", "batch_size")
     common.expect_positive(config, *(f"generate.{name}" for name in counts))
     common.expect_one_of(config, "generate.noise", ("stored", "none", "fresh"))
+    check_label(config, generator)
     if generator.resolution % config.generate.picture_size:
         raise UserError(
             f"config.generate.picture_size: {config.generate.picture_size}, expected a divisor of "

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from repgan_jax import synthesize
 from repgan_jax.io import images
-from repgan_jax.stages import common, fewshot
+from repgan_jax.stages import common, fewshot, generate
 
-FIELDS = ("seed", "dtype", "generate.truncation", "generate.noise", "sample")
+FIELDS = ("seed", "dtype", "generate.truncation", "generate.noise", "generate.label", "sample")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -20,6 +20,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if stage.finished:
             return
         generator = common.load_generator(config)
+        generate.check_label(config, generator)
         head, names, variables, palette = fewshot.load_heads(workdir)
         sample = jax.jit(
             synthesize.make_sampler(
@@ -28,6 +29,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 truncation=config.generate.truncation,
                 noise=config.generate.noise,
                 picture_size=head.size,
+                label=config.generate.label,
             )
         )
         key = jax.random.fold_in(jax.random.key(config.seed), 1)  # as in `generate`

@@ -175,8 +175,6 @@ def test_every_tensor_finds_its_place(networks, tmp_path):
     arrays = networks["Mapping"].arrays | networks["Synthesis"].arrays
     params, noise = (variables["synthesis"][name] for name in ("params", "noise"))
     for found, expected in (
-        (variables["mapping"]["params"]["dense_0"]["kernel"], arrays["kernel0"].T),
-        (variables["mapping"]["params"]["dense_1"]["bias"], arrays["bias1"]),
         (params["constant"], arrays["m.input.input"][0].transpose(1, 2, 0)),
         (params["conv_00"]["kernel"], arrays["m.conv1/kernel"].transpose(2, 3, 1, 0)),
         (params["up_01"]["kernel"], arrays["m.layers.1.up.modulation.weight"].T),
@@ -192,6 +190,11 @@ def test_every_tensor_finds_its_place(networks, tmp_path):
         (params["kernel_rgb"], arrays["m.layers.1.to_img.conv.weight"][0, :, :, 0, 0].T),
     ):
         np.testing.assert_array_equal(found, expected)
+    dense = variables["mapping"]["params"]  # ours without the factors of the equalised rate
+    rate = 0.01
+    kernel = rate / math.sqrt(12) * dense["dense_0"]["kernel"]
+    np.testing.assert_allclose(kernel, arrays["kernel0"].T, rtol=1e-6)
+    np.testing.assert_allclose(rate * dense["dense_1"]["bias"], arrays["bias1"], rtol=1e-6)
     product = params["conv_03"]["noise_strength"] * noise["conv_03"]["map"]
     np.testing.assert_allclose(product, arrays["m.layers.1.conv1/noise"][0, 0], rtol=1e-6)
     np.testing.assert_allclose(noise["conv_03"]["map"].std(), 1, rtol=1e-5)

@@ -69,7 +69,7 @@ def test_generator_comes_back(tmp_path):
     checkpoint.write_generator(tmp_path / "face", ARCHITECTURE, {"old": np.zeros(2)})
     checkpoint.write_generator(tmp_path / "face", ARCHITECTURE, TREE)  # converting again is fine
     architecture, variables = checkpoint.read_generator(tmp_path / "face")
-    assert architecture == {"format": 1, **ARCHITECTURE}
+    assert architecture == {"format": checkpoint.FORMAT, **ARCHITECTURE}
     _assert_same(variables, TREE)
 
 
@@ -91,7 +91,7 @@ def test_generator_missing_or_of_another_format(tmp_path):
     with pytest.raises(UserError, match="no generator here .*converters.mobilestylegan"):
         checkpoint.read_generator(tmp_path)
     checkpoint.write_json(tmp_path / "architecture.json", {"format": 7})
-    with pytest.raises(UserError, match="format 7, expected 1; convert again"):
+    with pytest.raises(UserError, match=f"format 7, expected {checkpoint.FORMAT}; convert again"):
         checkpoint.read_generator(tmp_path)
     (tmp_path / "architecture.json").write_text("{")
     with pytest.raises(UserError, match="architecture.json: cannot be read"):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from tensorboardX import SummaryWriter
 
 from configs import base
 from repgan_jax.io import dataset
@@ -62,8 +63,9 @@ def test_hard_targets_are_the_masks(data):
 def test_curve_forgets_what_will_be_made_again(tmp_path):
     curve = autoshot.Curve(tmp_path / "curve.jsonl", 0)
     assert curve.best() == -1
-    curve.rows = [{"step": step, "validation_mean_iou": step / 10} for step in (2, 4, 6)]
-    curve.write()
+    with SummaryWriter(str(tmp_path / "board")) as board:
+        for step in (2, 4, 6):
+            curve.add(step, board, loss=1.0, learning_rate=0.1, score=step / 10)
     again = autoshot.Curve(tmp_path / "curve.jsonl", 4)
-    assert [row["step"] for row in again.rows] == [2, 4]
+    assert [row["step"] for row in again.rows] == [2, 2, 4, 4]
     assert again.best() == 0.4

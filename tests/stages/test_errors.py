@@ -141,6 +141,7 @@ def test_settings_of_fewshot(tiny_chain, tmp_path, changes, message):
         ({"generate__picture_size": 24}, "config.generate.picture_size: 24, expected a divisor"),
         ({"generate__shard_size": 0}, "config.generate.shard_size: 0, expected at least 1"),
         ({"generate__noise": "loud"}, "config.generate.noise: 'loud', expected one of stored"),
+        ({"generate__label": 1}, "config.generate.label: 1, expected -1 (any) or one of the"),
         ({"backend": "mpi"}, "config.backend: 'mpi', expected one of shard_map, pmap"),
     ],
 )

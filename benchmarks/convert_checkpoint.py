@@ -1,0 +1,75 @@
+"""Time and memory of converting a 1024 px checkpoint, one JSON line each way.
+
+    python benchmarks/convert_checkpoint.py
+
+The checkpoint has random weights, in the widths of StyleGAN2's configuration F: the averaged
+generator and a mean latent, as rosinality/stylegan2-pytorch stores them. Wall seconds and peak
+memory of the whole command, median of three runs; the contact sheet, which comes after the
+conversion, is left out, and measured on its own.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from converters import torch_writer
+from converters.layouts import shape
+from converters.stylegan2_formats import ROSINALITY, layers
+
+RUNS = 3
+WIDTHS = (512, 512, 512, 512, 512, 256, 128, 64, 32)
+ARCHITECTURE = {
+    "z_dim": 512,
+    "w_dim": 512,
+    "mapping_layers": 8,
+    "widths": {str(4 << level): width for level, width in enumerate(WIDTHS)},
+}
+
+
+def write_checkpoint(path: Path) -> None:
+    """Writes a checkpoint of random weights."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for layer in layers(ARCHITECTURE):
+        for row in ROSINALITY.rows.get(layer.kind, ()):
+            size = shape(row.layout, layer.sides)
+            fixed = row.fixed is not None
+            tensor = row.fixed if fixed else rng.standard_normal(size, np.float32)
+            tensors[ROSINALITY.tensor_name(layer, row)] = np.asarray(tensor, np.float32)
+    mean = rng.standard_normal(512, np.float32)
+    torch_writer.write(path, {"g_ema": tensors, "latent_avg": mean})
+
+
+def measure(name: str, *arguments: str | Path) -> None:
+    """Prints the median wall seconds and the peak memory of the converter's command."""
+    command = [sys.executable, "-m", "converters.stylegan2", *map(str, arguments)]
+    seconds = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    wall = round(statistics.median(seconds), 2)
+    print(json.dumps({"name": name, "wall_s": wall, "peak_gib": round(peak, 2)}), flush=True)
+
+
+def main() -> None:
+    """Measures there and back, then there with the sheet: peaks are of all commands so far."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder) / "net.pt", Path(folder) / "out"
+        write_checkpoint(path)
+        size = round(path.stat().st_size / 1e6)
+        measure(f"{size} MB checkpoint", path, out, "--samples=0")
+        measure("back", "--to-rosinality", out, Path(folder) / "back.pt")
+        measure("checkpoint and sheet of 16", path, out)
+
+
+if __name__ == "__main__":
+    main()
