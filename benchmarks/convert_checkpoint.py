@@ -3,9 +3,9 @@
     python benchmarks/convert_checkpoint.py
 
 The checkpoint has random weights, in the widths of StyleGAN2's configuration F: the averaged
-generator and a mean latent, as rosinality/stylegan2-pytorch stores them. Wall seconds and peak
-memory of the whole command, median of three runs; the contact sheet, which comes after the
-conversion, is left out, and measured on its own.
+generator and a mean latent, as rosinality/stylegan2-pytorch stores them. CPU and wall seconds of
+the whole command, medians of three runs, and its peak memory; the contact sheet, which comes after
+the conversion, is left out at first.
 """
 
 import json
@@ -48,16 +48,18 @@ def write_checkpoint(path: Path) -> None:
 
 
 def measure(name: str, *arguments: str | Path) -> None:
-    """Prints the median wall seconds and the peak memory of the converter's command."""
+    """Prints the median seconds and the peak memory of the converter's command."""
     command = [sys.executable, "-m", "converters.stylegan2", *map(str, arguments)]
     seconds = []
     for _ in range(RUNS):
-        start = time.perf_counter()
+        wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    wall = round(statistics.median(seconds), 2)
-    print(json.dumps({"name": name, "wall_s": wall, "peak_gib": round(peak, 2)}), flush=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        seconds.append((cpu, time.perf_counter() - wall))
+    cpu, wall = (round(statistics.median(column), 1) for column in zip(*seconds, strict=True))
+    peak = round(after.ru_maxrss / 2**20, 2)
+    print(json.dumps({"name": name, "cpu_s": cpu, "wall_s": wall, "peak_gib": peak}), flush=True)
 
 
 def main() -> None:

@@ -25,6 +25,8 @@ STORAGES = {
     Symbol("torch", "BoolStorage"): np.dtype(np.bool_),
     Symbol("torch.storage", "UntypedStorage"): np.dtype(np.uint8),
 }
+# classes that stand as keys in checkpoints of PyTorch Lightning 1, which MobileStyleGAN's are
+_KEYS = (Symbol("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),)
 _TORCH_TYPES = ("float16", "bfloat16", "float32", "float64")
 _TORCH_TYPES += ("int8", "int16", "int32", "int64", "uint8", "bool")
 _NUMPY_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
@@ -52,6 +54,7 @@ def meanings(
     """
     table: dict[Symbol, Callable | str | None] = dict.fromkeys(STORAGES)
     table |= {Symbol("torch", name): f"torch.{name}" for name in _TORCH_TYPES}
+    table |= {key: str(key) for key in _KEYS}
     make_dict = functools.partial(_dict, allowance)
     table |= {
         Symbol("argparse", "Namespace"): functools.partial(_record, "argparse.Namespace"),

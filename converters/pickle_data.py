@@ -72,7 +72,7 @@ def load(
         RefusedError: the pickle asks for any other name.
         Exception: the pickle is corrupt; mostly a ValueError.
     """
-    machine = _Machine(meanings, allowance, persistent)
+    machine = _Machine(meanings, persistent)
     for name, argument in _operations(source):
         if name == "STOP":
             break
@@ -107,11 +107,9 @@ class _Machine:
     def __init__(
         self,
         meanings: Mapping[Symbol, Callable | str | None],
-        allowance: Allowance,
         persistent: Callable[[Any], Any] | None,
     ):
         self._meanings = meanings
-        self._allowance = allowance
         self._persistent = persistent
         self._stack: list[Any] = []
         self._marks: list[int] = []

@@ -5,13 +5,12 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters.checkpoint_names import STORAGES
-from repgan_jax.errors import UserError
+from repgan_jax.io.files import atomic_open
 
 _NAMES = {dtype: symbol.name for symbol, dtype in STORAGES.items() if symbol.module == "torch"}
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages
@@ -28,7 +27,6 @@ def write(path: str | os.PathLike, state: Any) -> None:
         UserError: the file cannot be written.
         TypeError: something else is in `state`.
     """
-    path = Path(path)
     arrays: list[np.ndarray] = []
     members = {
         "data.pkl": b"\x80\x02" + b"".join(_pickle(state, arrays)) + pickle.STOP,
@@ -36,24 +34,9 @@ def write(path: str | os.PathLike, state: Any) -> None:
         **{f"data/{key}": array for key, array in enumerate(arrays)},
         "version": b"3\n",
     }
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                with zipfile.ZipFile(file, "w") as archive:
-                    for name, content in members.items():
-                        _write_member(archive, f"archive/{name}", content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path}: not written ({error.strerror}); nothing was left behind: "
-            "make room or choose a folder that can be written, and run the same command again"
-        ) from error
+    with atomic_open(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            _write_member(archive, f"archive/{name}", content)
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, content: bytes | np.ndarray) -> None:

@@ -1,8 +1,11 @@
 """Whole files or none: the one way in which bytes reach the disk."""
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -17,7 +20,14 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
-    """Writes `data` to `path` under a temporary name in the same folder, then renames it.
+    """Writes `data` to `path`, as `atomic_open` does."""
+    with atomic_open(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
+    """Yields a file of a temporary name in the same folder, which is then renamed to `path`.
 
     Missing folders are made. Readers see the old file or the new one, never a part of it.
 
@@ -30,7 +40,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

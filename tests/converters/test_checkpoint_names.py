@@ -43,6 +43,8 @@ def test_containers():
     assert mean("torch", "device", "cuda", 1) == "cuda:1"
     assert mean("_codecs", "encode", "a\xff", "latin1") == b"a\xff"
     assert TABLE[Symbol("torch", "float32")] == "torch.float32"
+    lightning = Symbol("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
+    assert TABLE[lightning] == str(lightning)
 
 
 def test_objects_are_records_and_their_source_is_dropped():

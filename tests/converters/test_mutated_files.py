@@ -66,7 +66,9 @@ def without_checksums(content):
 SMALL = ["zip", "legacy", "safetensors", *(f"pickle {protocol}" for protocol in range(6))]
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize(
+    "kind", ["zip", "legacy", "safetensors", "pickle 0", "pickle 2", "pickle 5"]
+)
 def test_refuses_every_truncation(kind, tmp_path, watched_read):
     whole = written(tmp_path, kind)
     path = tmp_path / "cut"
@@ -82,8 +84,8 @@ def test_refuses_every_truncation(kind, tmp_path, watched_read):
 def test_refuses_truncations_of_real_files(kind, tmp_path, watched_read):
     whole = written(tmp_path, kind)
     path = tmp_path / "cut"
-    lengths = np.random.default_rng(0).integers(0, len(whole), 40)
-    for length in (*range(0, 200, 3), *lengths, *range(len(whole) - 100, len(whole), 3)):
+    lengths = np.random.default_rng(0).integers(0, len(whole), 20)
+    for length in (*range(0, 200, 3), *lengths, *range(len(whole) - 100, len(whole), 10)):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match="cut: "):
             watched_read(path)
