@@ -59,6 +59,7 @@ def meanings(
     table |= {
         Symbol("argparse", "Namespace"): functools.partial(_record, "argparse.Namespace"),
         Symbol("collections", "OrderedDict"): make_dict,
+        Symbol("collections", "Counter"): make_dict,
         Symbol("dnnlib.util", "EasyDict"): make_dict,
         Symbol("dnnlib.tflib.network", "Network"): functools.partial(
             _record, "dnnlib.tflib.network.Network"
@@ -69,6 +70,7 @@ def meanings(
         Symbol("torch._utils", "_rebuild_tensor"): _tensor,
         Symbol("torch._utils", "_rebuild_tensor_v2"): _tensor,
         Symbol("torch._utils", "_rebuild_parameter"): _parameter,
+        Symbol("torch._utils", "_rebuild_parameter_with_state"): _parameter,
         Symbol("torch.storage", "_load_from_bytes"): load_from_bytes,
         Symbol("numpy", "ndarray"): None,
         Symbol("numpy", "dtype"): _dtype,
@@ -84,6 +86,8 @@ def meanings(
             Symbol(module, "bytes"): _no_bytes,
             Symbol(module, "object"): None,
         }
+    for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):
+        table[Symbol("pathlib", name)] = _path
     for module in ("numpy.core", "numpy._core"):
         array = functools.partial(_new_array, allowance)
         table |= {
@@ -123,6 +127,12 @@ def _set(allowance: Allowance, kind: type, items: Any = ()) -> Any:
     for item in items:
         check_key(item)
     return kind(items)
+
+
+def _path(*parts: Any) -> str:
+    """Returns the path of a file, from arguments of the training, as text."""
+    expect(all(type(part) is str for part in parts), "a path of what is no text")
+    return "/".join(parts)
 
 
 def _no_bytes() -> bytes:

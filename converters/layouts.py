@@ -5,9 +5,14 @@ A layout names them, so that one line says what has to happen, and how to undo i
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from converters.plain_data import listed, shown
+from repgan_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +60,27 @@ def to_theirs(x: np.ndarray, row: Row) -> np.ndarray:
     sizes = iter(x.shape)
     x = x.reshape([1 if axis == "1" else next(sizes) for axis in row.layout.split()])
     return np.array(x - np.float32(row.offset) if row.offset else x, np.float32, order="C")
+
+
+def check_names(found: Set[str], expected: Set[str], optional: Set[str], path: str) -> None:
+    """Raises UserError, naming the file `path`, unless what is found is what is expected."""
+    for what, names in (("missing", expected - found - optional), ("unknown", found - expected)):
+        if names:
+            raise UserError(f"{path}: {what} tensors, nothing converted: {listed(names)}")
+
+
+def floats(value: Any, expected: tuple[int, ...], name: str, path: str) -> np.ndarray:
+    """Returns `value`, the tensor `name` of the file `path`, as float32.
+
+    Raises:
+        UserError: it has another shape than expected, or holds anything but finite numbers.
+    """
+    found, tensor = getattr(value, "shape", None), f"{path}: tensor {shown(name)}"
+    if found != expected:
+        raise UserError(f"{tensor} has shape {found}, expected {expected}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"{tensor} has type {value.dtype}, expected floats")
+    value = np.asarray(value, np.float32)
+    if not np.isfinite(value).all():
+        raise UserError(f"{tensor} has infinite numbers or NaN")
+    return value

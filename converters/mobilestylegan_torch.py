@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from converters.command import mean_latent
-from converters.layouts import Row, shape, to_ours
+from converters.layouts import Row, check_names, floats, shape, to_ours
 from repgan_jax.errors import UserError
 
 _GENERATOR = ("student.", "mapping_net.")
@@ -122,20 +121,16 @@ def convert(state: Any, path: str = "checkpoint") -> tuple[dict, dict]:
         UserError: naming the tensors that are missing, unknown, or of another shape.
     """
     state = state.get("state_dict", state) if isinstance(state, Mapping) else {}
-    state = {str(name): value for name, value in state.items()}
+    state = {str(k): v for k, v in state.items()} if isinstance(state, Mapping) else {}
     tensors = {name: value for name, value in state.items() if name.startswith(_GENERATOR)}
     architecture = infer(tensors, path)
     table = {rule.name: rule for rule in rules(architecture)}
-    known = {*table, *_DEVICE, _MEAN}
-    unknown = {name for name in state if name not in known and not name.startswith(_TRAINING)}
-    for what, names in (("missing", table.keys() - tensors), ("unknown", unknown)):
-        if names:
-            raise UserError(
-                f"{path}: {what} tensors, nothing converted: {', '.join(sorted(names))}"
-            )
+    optional = {*_DEVICE, _MEAN}
+    found = {name for name in state if not name.startswith(_TRAINING)}
+    check_names(found, table.keys() | optional, optional, path)
     flat, rng = {}, np.random.default_rng(0)
     for name, rule in table.items():
-        tensor = _floats(tensors[name], shape(rule.row.layout, rule.sides), name, path)
+        tensor = floats(tensors[name], shape(rule.row.layout, rule.sides), name, path)
         if rule.row.ours is not None:
             flat[f"{rule.ours}/{rule.row.ours}"] = to_ours(tensor, rule.row)
         elif rule.row.fixed is not None and not np.allclose(tensor, rule.row.fixed):
@@ -148,8 +143,8 @@ def convert(state: Any, path: str = "checkpoint") -> tuple[dict, dict]:
         noise[name] = {"map": rng.normal(size=(size, size)).astype(np.float32)}
     variables["synthesis"]["noise"] = noise
     if _MEAN in state:  # of W+, the same in every layer
-        mean = np.asarray(state[_MEAN]).reshape(-1, np.shape(state[_MEAN])[-1])[0]
-        mean = _floats(mean, (architecture["w_dim"],), _MEAN, path)
+        layers = 3 * len(architecture["widths"]) - 1
+        mean = floats(state[_MEAN], (1, layers, architecture["w_dim"]), _MEAN, path)[0, 0]
     else:
         mean = mean_latent(architecture, variables)
     return architecture, {**variables, "mean_latent": mean}
@@ -191,7 +186,7 @@ def infer(tensors: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:
         return max((int(match[1]) for match in found if match), default=0)
 
     widths = {"4": side("student.conv1.bias", 1)}
-    for block in range(last(r"student\.layers\.(\d+)\.") + 1):
+    for block in range(last(r"student\.layers\.(\d{1,3})\.") + 1):
         widths[str(8 << block)] = side(f"student.layers.{block}.conv2.bias", 1)
     w_dim = side("mapping_net.layers.1.weight", 0)
     return {
@@ -199,16 +194,6 @@ def infer(tensors: Mapping[str, np.ndarray], path: str) -> dict[str, Any]:
         "resolution": 4 << len(widths),
         "z_dim": w_dim,
         "w_dim": w_dim,
-        "mapping_layers": last(r"mapping_net\.layers\.(\d+)\."),
+        "mapping_layers": last(r"mapping_net\.layers\.(\d{1,3})\."),
         "widths": widths,
     }
-
-
-def _floats(value: Any, expected: tuple[int, ...], name: str, path: str) -> np.ndarray:
-    """Returns `value`, the tensor `name`, as float32, after a check of its shape and numbers."""
-    found = getattr(value, "shape", None)
-    if found != expected:
-        raise UserError(f"{path}: tensor {name} has shape {found}, expected {expected}")
-    if not jnp.issubdtype(value.dtype, jnp.floating) or not np.isfinite(value).all():
-        raise UserError(f"{path}: tensor {name} holds {value.dtype}, expected finite floats")
-    return np.asarray(value, np.float32)

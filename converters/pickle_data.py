@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from converters.plain_data import Allowance, Record, Source, check_key, expect
+from converters.plain_data import Allowance, ByteReader, Record, check_key, expect
 
 _COST = 512  # bytes of heap that no operation exceeds, texts and copies aside
 _LARGEST_INT = 512  # bits
@@ -52,7 +52,7 @@ class Unbuilt:
 
 
 def load(
-    source: Source,
+    source: ByteReader,
     meanings: Mapping[Symbol, Callable | str | None],
     allowance: Allowance,
     persistent: Callable[[Any], Any] | None = None,
@@ -81,7 +81,7 @@ def load(
     return machine.pop()
 
 
-def _operations(source: Source) -> Iterator[tuple[str, Any]]:
+def _operations(source: ByteReader) -> Iterator[tuple[str, Any]]:
     """Yields (name, argument) of each operation; the last is STOP."""
     name = ""
     while name != "STOP":

@@ -33,7 +33,7 @@ class Allowance:
         expect(self._left >= 0, "it unpacks to far more than its size")
 
 
-class Source:
+class ByteReader:
     """Bytes read from front to back; long ones as views that cost no memory."""
 
     _LONGEST = 16 << 20  # bytes to copy at once; Python 2 wrote whole layers as text, none longer
@@ -65,13 +65,28 @@ class Source:
             length *= 2
         raise ValueError("a line without end")
 
-    def copy(self) -> "Source":
+    def copy(self) -> "ByteReader":
         """Returns a source that starts where this one is."""
-        return Source(self._data[self._place :])
+        return ByteReader(self._data[self._place :])
 
     def left(self) -> int:
         """Returns how many bytes follow."""
         return len(self._data) - self._place
+
+
+def shown(value: Any, longest: int = 200) -> str:
+    """Returns text, or what a value is, fit for a message: one line of bounded length."""
+    if not isinstance(value, (str, int, float, Exception, type(None))):
+        return f"a {type(value).__name__}"  # the text of a nested value can be endless
+    text = "".join(c if c.isprintable() else "?" for c in str(value)[: longest + 1])
+    return text if len(text) <= longest else text[:longest] + "..."
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Returns the first names in order, fit for a message, and how many there are beyond."""
+    names = sorted(map(str, names))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown(name, 60) for name in names[:most]) + more
 
 
 def expect(condition: bool, otherwise: str) -> None:

@@ -11,17 +11,17 @@ docs/checkpoints.md. The second form takes a converted generator back.
 import argparse
 import dataclasses
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from converters import torch_file, torch_writer
 from converters.command import add_samples_option, describe, mean_latent, run, write_samples
-from converters.layouts import shape, to_ours, to_theirs
+from converters.layouts import check_names, floats, shape, to_ours, to_theirs
+from converters.plain_data import listed
 from converters.stylegan2_formats import ROSINALITY, infer, layers
 from converters.stylegan2_sources import Source, locate
 from repgan_jax.errors import UserError
@@ -74,11 +74,12 @@ def translate(source: Source) -> Conversion:
     filters = {name for name, (_, row) in table.items() if row.ours is None}
     maps = {name for name, (layer, _) in table.items() if layer.kind == "noise"}
     draws = not maps & source.tensors.keys()  # as in rosinality's first files
-    _check_names(source, table.keys(), optional=filters | maps if draws else filters)
+    tensors = {k: v for k, v in source.tensors.items() if k not in source.fmt.unused}
+    check_names(tensors.keys(), table.keys(), filters | maps if draws else filters, source.path)
     flat, rng = {}, np.random.default_rng(0)
     for name, (layer, row) in table.items():
-        if name in source.tensors:
-            tensor = _floats(source, name, source.tensors[name], shape(row.layout, layer.sides))
+        if name in tensors:
+            tensor = floats(tensors[name], shape(row.layout, layer.sides), name, source.path)
             if row.ours is not None:
                 flat[f"{layer.ours}/{row.ours}"] = to_ours(tensor, row)
             elif not np.allclose(tensor, row.fixed):
@@ -92,19 +93,28 @@ def translate(source: Source) -> Conversion:
     if source.mean is None:
         mean = mean_latent(architecture, variables)
     else:
-        mean = _floats(source, source.fmt.mean, source.mean, (architecture["w_dim"],))
-    notes = _notes(source, num_filters=len(filters & source.tensors.keys()), draws=draws)
+        mean = source.mean
+        mean = mean[0] if np.shape(mean)[:-1] == (1,) and isinstance(mean, np.ndarray) else mean
+        mean = floats(mean, (architecture["w_dim"],), source.fmt.mean, source.path)
+    notes = _notes(source, num_filters=len(filters & tensors.keys()), draws=draws)
     return Conversion(architecture, {**variables, "mean_latent": mean}, notes)
 
 
 def _notes(source: Source, *, num_filters: int, draws: bool) -> tuple[str, ...]:
-    count, mean = len(source.tensors), f"stored ({source.fmt.mean})"
+    count, unused = len(source.tensors), sorted(source.fmt.unused & source.tensors.keys())
+    parts = [f"{count - num_filters - len(unused)} converted"]
+    parts += [f"{num_filters} low-pass filters that equal the one built in"] if num_filters else []
+    parts += [f"of no use in StyleGAN2: {', '.join(unused)}"] if unused else []
+    clamp = "none" if source.clamp is None else f"{source.clamp:g}"
+    if source.fmt is not ROSINALITY and not source.states_clamp:
+        clamp = "not stated in this file, taken as none"
+    mean = "estimated from 10,000 samples" if source.mean is None else f"stored ({source.fmt.mean})"
     return (
         f"format: {source.fmt.name}" + (f", its {source.key}" if source.key else ""),
-        f"all {count} tensors accounted for: {count - num_filters} converted, {num_filters} "
-        "low-pass filters that equal the one built in",
+        f"all {count} tensors accounted for: {', '.join(parts)}",
         f"noise maps: {'none stored, drawn with seed 0' if draws else 'stored'}",
-        f"mean latent: {'estimated from 10,000 samples' if source.mean is None else mean}",
+        f"mean latent: {mean}",
+        f"bound of the layers (conv_clamp): {clamp}",
     )
 
 
@@ -117,29 +127,6 @@ def _architecture(source: Source) -> dict[str, Any]:
         found = architecture["resolution"]
         raise UserError(f"{source.path}: a generator of {found} px; expected one of 32 to 1024")
     return architecture if source.clamp is None else {**architecture, "clamp": source.clamp}
-
-
-def _check_names(source: Source, expected: Set[str], *, optional: Set[str]) -> None:
-    """Raises UserError unless `source` has the tensors that are expected, and no other."""
-    found = source.tensors.keys()
-    for what, names in (("missing", expected - found - optional), ("unknown", found - expected)):
-        if names:
-            raise UserError(
-                f"{source.path}: {what} tensors, nothing converted: {', '.join(sorted(names))}"
-            )
-
-
-def _floats(source: Source, name: str, value: Any, expected: tuple[int, ...]) -> np.ndarray:
-    """Returns `value`, the tensor `name`, as float32, after a check of its shape and numbers."""
-    found = getattr(value, "shape", None)
-    if found != expected:
-        raise UserError(f"{source.path}: tensor {name} has shape {found}, expected {expected}")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise UserError(f"{source.path}: tensor {name} has type {value.dtype}, expected floats")
-    value = np.asarray(value, np.float32)
-    if not np.isfinite(value).all():
-        raise UserError(f"{source.path}: tensor {name} has infinite numbers or NaN")
-    return value
 
 
 def to_rosinality(
@@ -162,7 +149,8 @@ def to_rosinality(
     for setting in ("num_classes", "clamp"):
         if setting in architecture:
             raise UserError(
-                f"{path}: has {setting} {architecture[setting]}, which rosinality's code has not"
+                f"{path}: has {setting} {architecture[setting]}, for which rosinality's code has "
+                "no place; it would draw other pictures"
             )
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     tensors = {}
@@ -179,12 +167,12 @@ def to_rosinality(
 def main() -> None:
     """Converts as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="checkpoint; read as data, never run")
-    parser.add_argument("out", type=Path, help="folder to write the generator to")
+    parser.add_argument("source", type=Path, help="checkpoint (or, going back, a folder)")
+    parser.add_argument("out", type=Path, help="folder to write (or, going back, a PyTorch file)")
     parser.add_argument(
         "--to-rosinality",
         action="store_true",
-        help="the other way: from a converted folder to a PyTorch file of rosinality's format",
+        help="go back: from a converted folder to a file as rosinality/stylegan2-pytorch writes it",
     )
     add_samples_option(parser)
     args = parser.parse_args()
@@ -198,13 +186,16 @@ def main() -> None:
 def _convert(path: Path, out: Path) -> None:
     if checkpoint.is_generator(path):
         raise UserError(f"{path}: already converted; give it as config.generator")
+    checkpoint.check_target(out)
     started = time.perf_counter()
     source = locate(torch_file.read(path), str(path))
     found = translate(source)
     tensors = dict(source.discriminator)
     notes = [*found.notes, f"discriminator: {len(tensors) or 'no'} tensors kept"]
     if source.unused:
-        notes.append(f"understood and not used: {', '.join(source.unused)}")
+        notes.append(f"of use in training only, left out: {', '.join(source.unused)}")
+    if source.unknown:
+        notes.append(f"not known, and no tensor, left out: {listed(source.unknown)}")
     architecture, variables = found.architecture, found.variables
     if tensors:
         architecture = {**architecture, "discriminator": source.fmt.name}
@@ -215,9 +206,13 @@ def _convert(path: Path, out: Path) -> None:
 
 
 def _export(folder: Path, path: Path) -> None:
+    if not checkpoint.is_generator(folder):
+        raise UserError(f"{folder}: no generator here; expected a folder that was converted")
     architecture, variables = checkpoint.read_generator(folder)
     state = to_rosinality(architecture, variables, str(folder))
-    if architecture.get("discriminator") == ROSINALITY.name:
+    if "discriminator" in architecture and architecture["discriminator"] != ROSINALITY.name:
+        print(f"discriminator of {architecture['discriminator']}: other names, left out")
+    elif "discriminator" in architecture:
         nested = checkpoint.read_tree(folder / "discriminator")
         state["d"] = traverse_util.flatten_dict(nested, sep=ROSINALITY.separator)
     torch_writer.write(path, state)

@@ -45,6 +45,7 @@ class Format:
         separator: between layer and tensor.
         mean: its name of the mean latent.
         signature: a tensor that every generator has, and no other format.
+        unused: tensors without a use in StyleGAN2.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Format:
     separator: str
     mean: str
     signature: str
+    unused: frozenset[str] = frozenset()
 
     def tensor_name(self, layer: Layer, row: Row) -> str:
         """Returns what the source calls the tensor `row` of `layer`."""
@@ -99,7 +101,7 @@ def infer(tensors: Mapping[str, np.ndarray], fmt: Format) -> dict[str, Any]:
         row = next(row for row in fmt.rows[kind] if row.ours == ours)
         name, axes = fmt.tensor_name(layer, row), row.layout.split()
         found = getattr(tensors.get(name), "shape", None)
-        if found is None or len(found) != len(axes):
+        if found is None or len(found) != len(axes) or 0 in found:
             raise ValueError(f"tensor {name} has shape {found}, expected {len(axes)} dimensions")
         return {axis[-1]: n for axis, n in zip(axes, found, strict=True)}
 
@@ -264,6 +266,7 @@ TENSORFLOW = Format(
     separator="/",
     mean="dlatent_avg",
     signature="synthesis/4x4/Const/const",
+    unused=frozenset({"lod"}),  # the level of progressive growing, which came before
 )
 
 FORMATS = (ROSINALITY, NVIDIA, TENSORFLOW)

@@ -19,7 +19,7 @@ import safetensors
 from converters import checkpoint_names, pickle_data
 from converters.checkpoint_names import STORAGES, Storage
 from converters.pickle_data import RefusedError, Symbol
-from converters.plain_data import Allowance, Source, check_result, expect
+from converters.plain_data import Allowance, ByteReader, check_result, expect, shown
 from converters.torch_writer import write
 from converters.zip_members import Member, members
 from repgan_jax.errors import UserError
@@ -29,7 +29,6 @@ __all__ = ["read", "write"]
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _LONGEST_HEADER = 4 << 20
-_LONGEST_REASON = 200
 _CHUNK = 1 << 20
 
 _SAFETENSORS_TYPES = {
@@ -80,31 +79,29 @@ def read(path: str | os.PathLike) -> Any:
         raise
     except RefusedError as error:
         raise UserError(
-            f"{path}: refused: it asks for {_line(error)}, which a checkpoint of weights has no "
-            "use for; nothing in it was run. Take the file from a source you trust"
+            f"{path}: refused: it asks for {shown(error)}, which a checkpoint of weights has no "
+            "use for; nothing in it was run. Take the file from a source you trust; if it is your "
+            "own, save its tensors alone"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; expected a PyTorch file") from error
     except Exception as error:  # a corrupt file can raise anything at all
         raise UserError(
-            f"{path}: truncated or corrupt ({type(error).__name__}: {_line(error)}); expected a "
+            f"{path}: truncated or corrupt ({type(error).__name__}: {shown(error)}); expected a "
             "whole PyTorch file: get it again and compare its size or checksum"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    """Returns what an error says, fit for a message: one line of bounded length."""
-    text = "".join(c if c.isprintable() else "?" for c in str(error)[: _LONGEST_REASON + 1])
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "..."
 
 
 def _read(path: Path, file: BinaryIO) -> Any:
     """Returns the contents of a file of any of the formats."""
     if not os.fstat(file.fileno()).st_size:
         raise UserError(f"{path}: empty; expected a PyTorch file: get it again")
-    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = memoryview(mapped)
     allowance = Allowance(len(data))
     if data[:4] == b"PK\x03\x04":
+        if mapped.rfind(b"/data.pkl") < 0 and mapped.rfind(b"PK\x05\x06") >= 0:
+            raise UserError(f"{path}: a zip archive of other files: unpack it first")
         result = _read_zip(file, data, allowance)
     elif data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):
         result = _read_safetensors(path, data)
@@ -145,7 +142,7 @@ def _read_zip(file: BinaryIO, data: memoryview, allowance: Allowance) -> Any:
 
     if f"{folder}/byteorder" in contents:
         expect(member("byteorder") == b"little", "byte order that is not little")
-    source = Source(member("data.pkl"))
+    source = ByteReader(member("data.pkl"))
     result = _load(source, allowance, _Storages(locate))
     expect(not source.left(), "bytes behind the pickle")
     return result
@@ -166,7 +163,7 @@ def _check_sum(file: BinaryIO, member: Member) -> None:
 
 def _read_pickles(data: memoryview, allowance: Allowance, *, nested: bool = False) -> Any:
     """Returns the object in a plain pickle, or in a legacy PyTorch file, which starts as one."""
-    source = Source(data)
+    source = ByteReader(data)
     result = _load(source, allowance, outermost=not nested)
     if type(result) is int and result == _MAGIC:
         return _read_legacy(source, allowance)
@@ -175,7 +172,7 @@ def _read_pickles(data: memoryview, allowance: Allowance, *, nested: bool = Fals
     return result
 
 
-def _read_legacy(source: Source, allowance: Allowance) -> Any:
+def _read_legacy(source: ByteReader, allowance: Allowance) -> Any:
     """Returns the object in a legacy file, from behind its magic number.
 
     Pickles follow one another: version, machine, object, list of storage keys. Then comes each
@@ -229,7 +226,7 @@ class _Storages:
 
 
 def _load(
-    source: Source,
+    source: ByteReader,
     allowance: Allowance,
     persistent: Callable[[Any], Storage] | None = None,
     *,

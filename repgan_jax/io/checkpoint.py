@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from repgan_jax.errors import UserError
 from repgan_jax.io.files import atomic_write
 
+_OF_A_GENERATOR = ("architecture.json", "variables", "discriminator", "samples.png")
 FORMAT = 2  # of a generator's folder; a reader refuses any other
 Tree = Mapping[str, Any]
 
@@ -76,6 +77,19 @@ def is_generator(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / "architecture.json").is_file()
 
 
+def check_target(folder: str | os.PathLike[str]) -> None:
+    """Raises UserError unless a generator may be written to `folder`: nothing else is replaced."""
+    folder = Path(folder)
+    others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in others if name not in _OF_A_GENERATOR]
+    if others or (folder.exists() and not folder.is_dir()):
+        what = f"{others[0]!r} and perhaps more" if others else "a file"
+        raise UserError(
+            f"{folder}: would be replaced, but is or holds something else than a generator "
+            f"({what}); choose another folder"
+        )
+
+
 def write_generator(
     folder: str | os.PathLike[str],
     architecture: Mapping[str, Any],
@@ -90,9 +104,7 @@ def write_generator(
         variables: of the generator.
         discriminator: its tensors as their source names them, for those who train on.
     """
-    folder = Path(folder)
-    if folder.exists() and not is_generator(folder) and any(folder.iterdir()):
-        raise UserError(f"{folder}: holds something else than a generator; choose another folder")
+    check_target(folder)
     with new_folder(folder) as partial:
         write_json(partial / "architecture.json", {"format": FORMAT, **architecture})
         _save_tree(partial / "variables", variables)

@@ -9,7 +9,7 @@ import pytest
 
 from converters import pickle_data, plain_data
 from converters.pickle_data import RefusedError, Symbol, Unbuilt
-from converters.plain_data import Allowance, Record, Source
+from converters.plain_data import Allowance, ByteReader, Record
 
 PAIR, THING, MARKER = Symbol("our", "pair"), Symbol("our", "Thing"), Symbol("our", "marker")
 MEANINGS = {
@@ -35,7 +35,7 @@ DATA = {
 
 def load(content, persistent=None):
     return pickle_data.load(
-        Source(memoryview(content)), MEANINGS, Allowance(len(content)), persistent
+        ByteReader(memoryview(content)), MEANINGS, Allowance(len(content)), persistent
     )
 
 
@@ -70,7 +70,7 @@ def test_strings_of_python_2_are_latin_1():
 
 
 def test_goes_on_behind_the_pickle():
-    source = Source(memoryview(pickle.dumps(1) + pickle.dumps("b", 0) + b"rest"))
+    source = ByteReader(memoryview(pickle.dumps(1) + pickle.dumps("b", 0) + b"rest"))
     loaded = [pickle_data.load(source, {}, Allowance(0)) for _ in range(2)]
     assert loaded == [1, "b"]
     assert source.read(source.left()) == b"rest"

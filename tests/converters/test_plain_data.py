@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.plain_data import Allowance, Record, Source, check_result
+from converters.plain_data import Allowance, ByteReader, Record, check_result
 
 
 def nested(depth, wrap=lambda value: [value]):
@@ -69,7 +69,7 @@ def test_only_plain_data_come_out():
 
 def test_source_hands_out_views_and_knows_its_end():
     data = b"line\nrest"
-    source = Source(memoryview(data))
+    source = ByteReader(memoryview(data))
     assert source.readline() == b"line\n"
     again = source.copy()
     assert source.view(4).obj is data and source.left() == 0
@@ -77,7 +77,7 @@ def test_source_hands_out_views_and_knows_its_end():
     for count in (1, 1 << 40):
         with pytest.raises(ValueError, match="midst"):
             source.view(count)
-    assert Source(memoryview(b"x" * 5000 + b"\n.")).readline() == b"x" * 5000 + b"\n"
+    assert ByteReader(memoryview(b"x" * 5000 + b"\n.")).readline() == b"x" * 5000 + b"\n"
 
 
 def test_allowance_ends():

@@ -1,10 +1,15 @@
 """Conversion of StyleGAN2: parity with each original, every tensor accounted for, and back."""
 
+import collections
 import dataclasses
 import os
+import pickle
+import resource
 import shutil
 import subprocess
 import sys
+import time
+import types
 from pathlib import Path
 
 import jax
@@ -14,8 +19,12 @@ import safetensors.numpy
 
 import repgan_jax.generator
 from converters import stylegan2, torch_file, torch_writer
+from converters.layouts import shape
 from converters.plain_data import Record
-from converters.stylegan2_sources import locate
+from converters.stylegan2_formats import NVIDIA as NVIDIA_FORMAT
+from converters.stylegan2_formats import ROSINALITY as ROSINALITY_FORMAT
+from converters.stylegan2_formats import layers
+from converters.stylegan2_sources import _modules, locate
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, images
 
@@ -152,21 +161,43 @@ def as_tensorflow(state):
             synthesis[name.removeprefix("noises.").replace("noise_", "noise")] = value
 
     def network(variables, **components):
-        fields = {"static_kwargs": {"resolution": 32, "architecture": "skip"}}
+        fields = {"version": 4, "name": "G", "build_module_src": "raise SystemExit"}
+        fields |= {"static_kwargs": {"resolution": 32, "architecture": "skip"}}
         fields |= {"variables": list(variables.items()), "components": components}
         return Record("dnnlib.tflib.network.Network", fields)
 
-    mean = {"dlatent_avg": state["latent_avg"]}
+    mean = {"lod": np.float32(0), "dlatent_avg": state["latent_avg"]}
     parts = {"mapping": network(mapping), "synthesis": network(synthesis)}
     critic = network({"64x64/FromRGB/weight": np.ones((1, 1, 3, 4), np.float32)})
     return (network(mean, **parts), critic, network(mean, **parts))
 
 
+def pickled(networks, path, monkeypatch):
+    """Writes TensorFlow networks as their own classes pickle themselves, and returns `path`."""
+    for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network"):
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+    module.Network = type("Network", (), {"__module__": module.__name__})
+
+    def original(record):
+        found = module.Network()
+        found.__dict__ |= record.state
+        parts = record.state["components"].items()
+        found.components = collections.OrderedDict((name, original(part)) for name, part in parts)
+        return found
+
+    path.write_bytes(pickle.dumps(tuple(map(original, networks)), protocol=4))
+    return path
+
+
 @pytest.mark.parametrize("name", ROSINALITY)
-def test_reads_tensorflow_networks(name):
+def test_reads_tensorflow_networks(name, tmp_path, monkeypatch):
     state = torch_file.read(GOLDEN / f"{name}.pt")
     golden = np.load(GOLDEN / f"{name}.npz")
-    generator = build(as_tensorflow(state))
+    path = pickled(as_tensorflow(state), tmp_path / "net.pkl", monkeypatch)
+    found = stylegan2.translate(locate(torch_file.read(path), "net.pkl"))
+    assert "of no use in StyleGAN2: lod" in found.notes[1]
+    generator = repgan_jax.generator.Generator.build(found.architecture, found.variables)
     w = generator.mapping(golden["z"], truncation=float(golden["psi"]))
     image, taps = jax.jit(generator.synthesis)(w)
     assert_parity(image, golden["image"])
@@ -180,6 +211,7 @@ def test_reads_tensorflow_networks(name):
         ({"mapping_lrmul": 0.1}, "mapping_lrmul is 0.1, expected 0.01"),
         ({"resample_kernel": [1, 2, 1]}, "resample_kernel"),
         ({"nonlinearity": "relu"}, "nonlinearity is relu"),
+        ({"conv_clamp": "x"}, "conv_clamp is x, expected a number"),
     ],
 )
 def test_refuses_tensorflow_networks_that_compute_something_else(change, reason, state):
@@ -215,6 +247,11 @@ def test_prefers_the_average_and_names_what_is_not_used(state):
     source = locate({"g": last, "g_optim": {"step": 3}, "args": None, **state}, "net.pt")
     assert source.key == "g_ema"
     assert source.unused == ("g", "g_optim")
+    assert locate({**state, "epoch": 3}, "net.pt").unknown == ("epoch",)
+    inside = {**state["g_ema"], "step": 3}
+    assert locate({**state, "g_ema": inside}, "net.pt").unknown == ("g_ema.step",)
+    with pytest.raises(UserError, match="net.pt: unknown tensors, nothing converted: mystery"):
+        locate({**state, "mystery": np.zeros(3)}, "net.pt")
 
 
 @pytest.mark.parametrize("name", ["rosinality_64.pt", "nvidia_ada_32_cond_nosource.pkl"])
@@ -292,6 +329,13 @@ def test_a_bound_of_the_layers_is_kept(nvidia):
             module.state["conv_clamp"] = 0.5
     architecture, _ = stylegan2.convert(nvidia)
     assert architecture["clamp"] == 0.5
+    source = locate(nvidia, "net.pkl")
+    notes = [stylegan2.translate(source).notes[-1]]
+    notes.append(stylegan2.translate(locate(dict(source.tensors), "net.pkl")).notes[-1])
+    assert [note.split(": ")[1] for note in notes] == [
+        "0.5",
+        "not stated in this file, taken as none",
+    ]
     image, taps = jax.jit(build(nvidia).synthesis)(golden["w_truncated"])
     first = jax.jit(free.synthesis)(golden["w_truncated"])[1]["conv_00_4"]
     assert np.abs(first).max() > 0.6
@@ -310,6 +354,9 @@ def test_a_bound_of_the_layers_is_kept(nvidia):
         ("FullyConnectedLayer", {"weight_gain": 2.0}, "weight_gain is 2.0"),
         ("FullyConnectedLayer", {"bias_gain": 0.5}, "bias_gain is 0.5"),
         ("ToRGBLayer", {"conv_clamp": 256}, "different conv_clamp"),
+        ("ToRGBLayer", {"conv_clamp": -1.0}, "conv_clamp is -1.0, expected a number above 0"),
+        ("SynthesisLayer", {"conv_clamp": [1]}, "conv_clamp is a list"),
+        ("SynthesisLayer", {"act_gain": np.ones(3)}, "act_gain is a ndarray"),
     ],
 )
 def test_refuses_nvidia_networks_that_compute_something_else(kind, change, reason, nvidia):
@@ -402,6 +449,116 @@ def test_goes_back_bit_for_bit(name):
     assert back["latent_avg"].tobytes() == np.ascontiguousarray(state["latent_avg"]).tobytes()
 
 
+def _odd_values(value, path=()):
+    """Yields the places in a state, each with what could stand there instead."""
+    for other in (5, "x", [1], {}, None, np.ones(3), Record("x", {}), [("a", 1)], float("nan")):
+        yield path, other
+    inner = value.state if isinstance(value, Record) else value
+    if isinstance(inner, dict):
+        for key, item in inner.items():
+            yield from _odd_values(item, (*path, key))
+    elif isinstance(inner, (list, tuple)) and len(path) < 6:
+        for index, item in enumerate(inner):
+            yield from _odd_values(item, (*path, index))
+
+
+def _replaced(value, path, other):
+    """Returns a copy of a state with `other` at `path`."""
+    if not path:
+        return other
+    if isinstance(value, Record):
+        return Record(value.name, _replaced(value.state, path, other))
+    if isinstance(value, dict):
+        return {**value, path[0]: _replaced(value[path[0]], path[1:], other)}
+    items = list(value)
+    items[path[0]] = _replaced(items[path[0]], path[1:], other)
+    return type(value)(items)
+
+
+@pytest.mark.parametrize("kind", ["rosinality", "nvidia", "tensorflow"])
+def test_odd_states_end_in_one_line_or_a_generator(kind, state, nvidia):
+    whole = {"rosinality": state, "nvidia": nvidia, "tensorflow": as_tensorflow(state)}[kind]
+    places = list(_odd_values(whole))
+    assert len(places) > 600
+    outcomes = set()
+    for i in np.random.default_rng(0).permutation(len(places))[:400]:
+        try:
+            stylegan2.translate(locate(_replaced(whole, *places[i]), "net"))
+            outcomes.add("converted")
+        except UserError as error:
+            outcomes.add("refused")
+            assert str(error).startswith("net: ")
+            assert "\n" not in str(error) and len(str(error)) < 1000
+    assert outcomes == {"converted", "refused"}
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "\x1b[2J", "x" * 500])
+def test_names_from_a_file_do_not_reach_the_terminal_as_they_are(bad, state):
+    state["g_ema"] |= {f"{bad}{i}": np.zeros(1) for i in range(100)}
+    with pytest.raises(UserError, match="and 92 more") as caught:
+        stylegan2.convert(state)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+def checkpoint_of(resolution, *, base, most, depth, classes=0, clamp=None):
+    """Returns a pickle's contents as NVIDIA's code trains it, weights zero: G_ema, D and more."""
+    sizes = [4 << level for level in range(resolution.bit_length() - 2)]
+    architecture = {
+        "z_dim": 512,
+        "w_dim": 512,
+        "mapping_layers": depth,
+        "num_classes": classes,
+        "widths": {str(size): min(base // size, most) for size in sizes},
+    }
+    root = Record("Generator", {"_modules": {}})
+    for layer in layers(architecture):
+        for row in NVIDIA_FORMAT.rows.get(layer.kind, ()):
+            fixed = row.fixed is not None
+            tensor = row.fixed if fixed else np.broadcast_to(0.0, shape(row.layout, layer.sides))
+            *modules, name = NVIDIA_FORMAT.tensor_name(layer, row).split(".")
+            module = root
+            for part in modules:
+                inner = module.state.setdefault("_modules", {})
+                module = inner.setdefault(part, Record(part, {}))
+            module.state.setdefault("_parameters", {})[name] = np.asarray(tensor, np.float32)
+            if name == "weight" and ".conv" in f".{'.'.join(modules)}":
+                module.state.setdefault("conv_clamp", clamp)
+    for _, module in _modules(root, ""):
+        if "conv_clamp" in module.state and module.name == "affine":
+            del module.state["conv_clamp"]
+    root.state["_modules"]["mapping"].state["_buffers"] = {"w_avg": np.zeros(512, np.float32)}
+    critic = Record("DiscriminatorEpilogue", {"_parameters": {"weight": np.ones((1, 3, 1, 1))}})
+    return {
+        "G": root,
+        "D": Record("Discriminator", {"_modules": {"b4": critic}}),
+        "G_ema": root,
+        "training_set_kwargs": {"class_name": "training.dataset.ImageFolderDataset"},
+        "augment_pipe": Record("AugmentPipe", {"_buffers": {"p": np.zeros(())}}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "widths"),
+    [
+        ({"resolution": 256, "base": 16384, "most": 512, "depth": 8}, [512] * 4 + [256, 128, 64]),
+        ({"resolution": 512, "base": 32768, "most": 512, "depth": 8}, [512] * 5 + [256, 128, 64]),
+        ({"resolution": 256, "base": 16384, "most": 512, "depth": 2}, [512] * 4 + [256, 128, 64]),
+        ({"resolution": 32, "base": 32768, "most": 512, "depth": 2, "classes": 10}, [512] * 4),
+    ],
+    ids=["paper256", "paper512", "auto", "cifar"],
+)
+def test_knows_the_configurations_of_nvidia(options, widths):
+    source = locate(checkpoint_of(**options, clamp=256), "net.pkl")
+    found = stylegan2.translate(source)
+    assert list(found.architecture["widths"].values()) == widths
+    assert found.architecture["resolution"] == options["resolution"]
+    assert found.architecture["mapping_layers"] == options["depth"]
+    assert found.architecture.get("num_classes", 0) == options.get("classes", 0)
+    assert found.architecture["clamp"] == 256
+    assert list(source.discriminator) == ["b4.weight"]
+    assert source.unused == ("G", "augment_pipe", "training_set_kwargs")
+
+
 def test_goes_from_nvidia_to_rosinality():
     state = torch_file.read(GOLDEN / "nvidia_ada_64_nosource.pkl")
     converted = stylegan2.convert(state)
@@ -446,7 +603,8 @@ def test_the_command_writes_a_generator_and_takes_it_back(tmp_path, state):
         "all 69 tensors accounted for: 63 converted, 6 low-pass filters",
         "mean latent: stored (latent_avg)",
         "discriminator: 2 tensors kept",
-        "understood and not used: g_optim",
+        "of use in training only, left out: g_optim",
+        "bound of the layers (conv_clamp): none",
         "converted in",
     ):
         assert line in done.stdout
@@ -483,6 +641,40 @@ def test_keeps_the_discriminator_of_every_format(tmp_path, state):
     checkpoint.write_generator(tmp_path / "out", architecture, variables, nested)
     found = checkpoint.read_tree(tmp_path / "out" / "discriminator")
     jax.tree.map(np.testing.assert_array_equal, found, nested)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_1024_px_takes_little_memory(tmp_path):
+    widths = [512, 512, 512, 512, 512, 256, 128, 64, 32]
+    architecture = {"z_dim": 512, "w_dim": 512, "mapping_layers": 8}
+    architecture["widths"] = {str(4 << level): width for level, width in enumerate(widths)}
+    tensors, rng = {}, np.random.default_rng(0)
+    for layer in layers(architecture):
+        for row in ROSINALITY_FORMAT.rows.get(layer.kind, ()):
+            drawn = rng.standard_normal(shape(row.layout, layer.sides), np.float32)
+            tensor = drawn if row.fixed is None else row.fixed.astype(np.float32)
+            tensors[ROSINALITY_FORMAT.tensor_name(layer, row)] = tensor
+    torch_writer.write(tmp_path / "net.pt", {"g_ema": tensors, "latent_avg": np.ones(512, "f4")})
+    assert (tmp_path / "net.pt").stat().st_size > 120e6
+    start = time.perf_counter()
+    done = command(tmp_path / "net.pt", tmp_path / "out", "--samples=0")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0, done.stderr
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    assert peak < 1.5  # GiB
+    assert seconds < 20
+
+
+def test_what_is_in_the_way_is_not_replaced(tmp_path):
+    inside, file = tmp_path / "out" / "net.pt", tmp_path / "file"
+    inside.parent.mkdir()
+    shutil.copy(GOLDEN / "rosinality_32_map2.pt", inside)
+    file.touch()
+    for out in (inside.parent, file):
+        done = command(inside, out)
+        assert done.returncode == 2 and "would be replaced" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert inside.exists() and file.exists()
 
 
 def test_a_converted_folder_is_told_apart(tmp_path, state):
