@@ -98,6 +98,54 @@ def get_config() -> ConfigDict:
     segment.output = ""  # folder; "" = segment/ in the workdir
     segment.batch_size = 8
 
+    invert = config.invert = ConfigDict()
+    invert.input = ""  # a photo, or a folder of photos
+    invert.landmarks = ""  # .json or .csv: 5 or 68 points, or a box, for each; "" = centre square
+    invert.perceptual = "weights/lpips"  # folder written by converters.lpips
+    invert.preset = "fast"  # which of these three groups of settings: fast, standard, paper
+    invert.fast = _projection(  # a likeness in minutes, on two cores
+        net="alex",
+        candidates=16,
+        save_every=10,
+        steps=100,
+        pull=0.1,
+        latent_noise=0.0,
+        optimise_noise=False,
+        good_lpips=0.08,  # AlexNet's distances are smaller
+        poor_lpips=0.2,
+    )
+    invert.standard = _projection(
+        candidates=64, steps=500, learning_rate=0.05, optimise_noise=False
+    )
+    invert.paper = _projection(space="w", pixel=0.0, pull=0.0)  # StyleGAN2's projector
+
     sample = config.sample = ConfigDict()
     sample.num_pictures = 16
     return config
+
+
+def _projection(**changes: object) -> ConfigDict:
+    """Returns the settings of latent optimisation: StyleGAN2's, in W+, but for `changes`."""
+    settings = ConfigDict()
+    settings.net = "vgg"  # network of LPIPS: "vgg", or "alex", which is some twenty times as fast
+    settings.start = ""  # npz of latents to start from (w, name, as of shots); "" = see candidates
+    settings.candidates = 0  # start from the best of so many random latents and the mean
+    settings.steps = 1000
+    settings.save_every = 50  # steps between checkpoints; one is what a kill can cost
+    settings.plateau = 0.0  # end where the loss falls by a smaller share between them; 0 = never
+    settings.space = "w+"  # "w": one latent for all layers; "w+": one a layer
+    settings.learning_rate = 0.1
+    settings.ramp_up = 0.05  # share of the steps in which the rate rises
+    settings.ramp_down = 0.25  # share of the steps in which it falls to 0
+    settings.latent_noise = 0.05  # deviation of the noise on w at first; the latents' own is 1
+    settings.noise_ramp = 0.75  # share of the steps in which that falls to 0
+    settings.optimise_noise = True  # noise maps as well
+    settings.noise_regularisation = 1e5  # weight of their autocorrelation
+    settings.pixel = 1.0  # weight of the mean squared difference of pixels, beside LPIPS
+    settings.pull = 0.02  # weight of the squared distance from the mean latent (usual is 1)
+    settings.size = 256  # pixels a side at which pictures are compared
+    settings.good_lpips = 0.3  # a result is "good" up to this LPIPS and good_distance,
+    settings.poor_lpips = 0.5  # "poor" up to this, and "failed" beyond
+    settings.good_distance = 1.5  # of the latent from the mean; random latents are at about 1
+    settings.update(changes)
+    return settings

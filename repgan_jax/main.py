@@ -24,6 +24,7 @@ MAIN_FIELDS = {
     "autoshot.steps": "how long the stand-alone network learns",
     "evaluate.images": "folder of photos with true masks (evaluate.masks)",
     "segment.input": "photo, or folder of photos, to segment",
+    "invert.input": "photo, or folder of photos, whose latents are wanted",
     "seed": "every random choice derives from it",
 }
 

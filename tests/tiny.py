@@ -7,9 +7,12 @@ from repgan_jax.stages import STAGES
 
 
 def get_config() -> ConfigDict:
-    """Returns the tiny config with every stage; true masks are ids of ours, paths come by flags."""
+    """Returns the tiny config with every stage but `invert`, which needs weights of its own.
+
+    True masks are ids of ours; paths come by flags.
+    """
     config = tiny.get_config()
-    config.stages = tuple(STAGES)
+    config.stages = tuple(name for name in STAGES if name != "invert")
     config.fewshot.names = ()
     config.evaluate.class_map = ConfigDict()
     config.evaluate.validation = 1

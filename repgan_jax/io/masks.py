@@ -106,7 +106,7 @@ def read_shots(folder: str | Path, palette: Palette, names: Sequence[str] = ()) 
             whatever `read_mask` refuses.
     """
     folder = Path(folder)
-    latents = _read_latents(folder / "latents.npz")
+    latents = read_latents(folder / "latents.npz")
     pictures = {path.stem: path for path in images.find_photos(folder / "images")}
     names = tuple(names) or tuple(pictures)
     for name in names:
@@ -214,7 +214,7 @@ def _read_labelme(path: Path, palette: Palette) -> np.ndarray:
     return np.asarray(canvas).astype(np.int32)
 
 
-def _read_latents(path: Path) -> dict[str, np.ndarray]:
+def read_latents(path: Path) -> dict[str, np.ndarray]:
     """Returns the float32 latents [D] or [L, D] by file stem."""
     try:
         with np.load(path) as file:

@@ -14,6 +14,7 @@ STAGES = {
     "autoshot": "train the stand-alone network on that dataset",
     "evaluate": "compare its predictions with the true masks of photos",
     "segment": "segment photos of your own (config.segment.input)",
+    "invert": "find the latents of photos of your own (config.invert.input)",
     "sample": "write a sheet of generated pictures and their labels",
     "report": "gather everything in one HTML page",
 }

@@ -1,0 +1,45 @@
+"""Photos become squares, and what is changed about them is said."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from repgan_jax.errors import UserError
+from repgan_jax.stages import framing
+
+
+def test_photos_become_rgb_and_that_is_said(tmp_path, capsys):
+    grey = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.full((40, 50, 4), 90, np.uint8)).save(tmp_path / "clear.png")
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "plain.png")
+    photos = framing.read_photos(tmp_path, 40)
+    assert capsys.readouterr().out.splitlines() == [
+        "invert: clear.png: its mode is RGBA, it is taken as RGB",
+        "invert: clear.png: 50x40 pixels, its centre square is taken",
+        "invert: grey.png: its mode is L, it is taken as RGB",
+    ]
+    np.testing.assert_array_equal(photos["grey"], np.repeat(grey[..., None], 3, -1))
+    assert list(photos) == ["clear", "grey", "plain"]
+
+
+def test_photos_are_framed_by_boxes_and_landmarks(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(photo).save(folder / name)
+    faces = tmp_path / "faces.json"
+    boxes = {"a.png": {"box": [10, 20, 50, 60]}, "b.png": {"box": [40, 0, 80, 40]}}
+    faces.write_text(json.dumps(boxes))
+    found = framing.read_photos(folder, 40, faces)
+    np.testing.assert_array_equal(found["a"], photo[20:60, 10:50])
+    np.testing.assert_array_equal(found["b"], photo[:40, 40:])
+    faces.write_text(json.dumps({"a.png": boxes["a.png"]}))
+    with pytest.raises(UserError, match=r"faces.json: nothing on b\.png"):
+        framing.read_photos(folder, 40, faces)
+    faces.write_text(json.dumps({**boxes, "b.png": {"box": [100, 100, 140, 140]}}))
+    with pytest.raises(UserError, match=r"b\.png: "):
+        framing.read_photos(folder, 40, faces)

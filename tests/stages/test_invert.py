@@ -1,0 +1,248 @@
+"""Photos become latents by the command; what is killed goes on, and mistakes are named."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from repgan_jax.generator import Generator, load_generator
+from repgan_jax.io import checkpoint, images, masks
+from repgan_jax.models import lpips
+from repgan_jax.stages import invert
+
+SETTINGS = {"steps": 8, "save_every": 4, "candidates": 3, "size": 32, "optimise_noise": True}
+
+# The command, killed as by `kill -9` before the nth file of some name gets into its place.
+COMMAND = """
+import os, signal, sys
+from repgan_jax import main
+
+name, left = sys.argv[1], int(sys.argv[2])
+
+def watch(event, arguments):
+    global left
+    if event == "os.rename" and str(arguments[1]).endswith(name):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+sys.exit(main.main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def perceptual(tmp_path_factory):
+    """A folder with random weights of AlexNet."""
+    folder = tmp_path_factory.mktemp("lpips")
+    variables = lpips.LPIPS("alex").init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    checkpoint.write_tree(folder / "alex", variables)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def changes(tiny_chain, perceptual):
+    """Fields of the config for a short run on five photos of 90x70 pixels."""
+    fields = {"stages": "invert", "invert__perceptual": perceptual, "invert__preset": "fast"}
+    settings = {f"invert__fast__{name}": value for name, value in SETTINGS.items()}
+    return {**fields, **settings, "invert__input": tiny_chain.photos / "images"}
+
+
+@pytest.fixture(scope="module")
+def done(tiny_chain, changes, tmp_path_factory):
+    """Returns (folder, what was printed) of a finished run."""
+    workdir = tmp_path_factory.mktemp("inverted") / "run"
+    code, out, err = tiny_chain.run(workdir, **changes)
+    assert code == 0, err
+    return workdir / "invert", out
+
+
+def _rows(folder):
+    with (folder / "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def _fails(chain, workdir, **changes):
+    """Runs the command, which must fail as it should; returns what it says."""
+    code, _, err = chain.run(workdir, **changes)
+    line = err.splitlines()[-1]
+    assert code == 2 and line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def test_every_photo_is_scored(done):
+    folder, out = done
+    rows = _rows(folder)
+    assert [row["photo"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert list(rows[0]) == ["photo", "lpips", "psnr", "distance", "verdict", "steps"]
+    for row in rows:
+        assert float(row["lpips"]) > 0 and float(row["psnr"]) > 5 and float(row["distance"]) > 0
+        assert row["verdict"] in ("good", "poor", "failed") and row["steps"] == "8"
+        said = f"invert: {row['photo']}.png: 90x70 pixels, its centre square is taken\n"
+        assert out.count(said) == 1
+    summary = json.loads((folder / "stage.json").read_text())["summary"]
+    assert summary["photos"] == summary["good"] + summary["poor"] + summary["failed"] == 5
+    assert not (folder / "checkpoints").exists()
+
+
+def test_the_folder_is_one_of_shots(done, tiny_chain, tmp_path):
+    folder = shutil.copytree(done[0], tmp_path / "shots")
+    palette = masks.read_classes(tiny_chain.shots / "classes.txt")
+    for i in range(5):
+        images.write_png(folder / f"masks/{i}.png", np.zeros((64, 64), np.uint8))
+    shots = masks.read_shots(folder, palette)
+    generator = load_generator(tiny_chain.generator)
+    assert shots.w.shape == (5, generator.num_layers, generator.w_dim)
+    for i, name in enumerate(shots.names):
+        with np.load(folder / "noise" / f"{name}.npz") as file:
+            maps = {layer: {"map": file[layer]} for layer in file}
+        generator.variables["synthesis"]["noise"] = maps
+        again = images.to_uint8(Generator.synthesis(generator, shots.w[i : i + 1])[0][0])
+        # jitted or not: a last bit may decide how a pixel is rounded
+        assert np.abs(again.astype(int) - shots.images[i]).max() <= 1
+
+
+def test_strips_go_from_the_start_to_the_photo(done, tiny_chain):
+    strip = images.read_photo(done[0] / "strips" / "3.png")
+    assert strip.shape == (32, 5 * 32, 3)
+    first, tenth, half, end, photo = np.split(strip, 5, axis=1)
+    target = images.read_photo(tiny_chain.photos / "images" / "3.png")[:, 10:80]
+    np.testing.assert_array_equal(photo, images.resize_area(target, 32))
+    final = images.read_photo(done[0] / "images" / "3.png")
+    np.testing.assert_array_equal(end, images.resize_area(final, 32))
+    np.testing.assert_array_equal(tenth, half)  # both at the checkpoint after 4 of 8 steps
+    assert (first != half).any() and (half != end).any()
+
+
+@pytest.mark.slow
+def test_devices_change_no_latent(done, tiny_chain, changes, tmp_path, use_devices):
+    use_devices(2)
+    assert tiny_chain.run(tmp_path, **changes)[0] == 0
+    with np.load(done[0] / "latents.npz") as one, np.load(tmp_path / "invert/latents.npz") as two:
+        np.testing.assert_array_equal(one["w"], two["w"])
+    assert _rows(tmp_path / "invert") == _rows(done[0])
+
+
+@pytest.mark.slow
+def test_killed_runs_go_on_to_the_same_latents(done, tiny_chain, changes, tmp_path):
+    """Killed in mid-work, between two checkpoints, and before the results are recorded."""
+    arguments = tiny_chain.arguments(tmp_path, **changes)
+    for name, count in (("/4", 1), ("/8", 1), ("strips/2.png", 1), ("scores.csv", 1)):
+        command = [sys.executable, "-c", COMMAND, name, str(count), *arguments]
+        killed = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, f"not killed before {name}: {killed.stderr}"
+    code, _, err = tiny_chain.run(tmp_path, **changes)
+    assert code == 0, err
+    for pattern, number in (("scores.csv", 1), ("images/*", 5), ("strips/*", 5)):
+        found, expected = (
+            {path.name: path.read_bytes() for path in folder.glob(pattern)}
+            for folder in (tmp_path / "invert", done[0])
+        )
+        assert found == expected and len(found) == number
+    for name in ("latents.npz", "noise/0.npz"):
+        with np.load(tmp_path / "invert" / name) as found, np.load(done[0] / name) as expected:
+            assert found.keys() == expected.keys()
+            for key in found:
+                np.testing.assert_array_equal(found[key], expected[key])
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(
+    done, tiny_chain, changes, tmp_path, monkeypatch
+):
+    write = invert._write_pictures
+    monkeypatch.setattr(
+        invert, "_write_pictures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    assert tiny_chain.run(tmp_path, **changes)[0] == 130
+    monkeypatch.setattr(invert, "_write_pictures", write)
+    monkeypatch.setattr(invert.invert.Projector, "advance", None)  # nothing is left to do
+    code, _, err = tiny_chain.run(tmp_path, **changes)
+    assert code == 0, err
+    assert _rows(tmp_path / "invert") == _rows(done[0])
+
+
+def test_given_latents_are_where_it_starts(tiny_chain, changes, tmp_path):
+    """A shot of the generator's own needs no step."""
+    folder = tmp_path / "photos"
+    for i in range(2):
+        shutil.copy(tiny_chain.shots / f"images/seed00{i}.png", images_folder(folder))
+    start = {"invert__fast__start": tiny_chain.shots / "latents.npz", "invert__input": folder}
+    settings = {"invert__fast__steps": 1, "invert__fast__optimise_noise": False}
+    code, out, err = tiny_chain.run(tmp_path, **{**changes, **start, **settings})
+    assert code == 0, err
+    assert "centre square" not in out
+    rows = _rows(tmp_path / "invert")
+    assert [row["photo"] for row in rows] == ["seed000", "seed001"]
+    assert min(float(row["psnr"]) for row in rows) > 45  # the shots are rounded to 8 bits
+    (folder / "seed001.png").rename(folder / "other.png")
+    line = _fails(tiny_chain, tmp_path / "again", **{**changes, **start, **settings})
+    assert "latents.npz: no latent for photo 'other'; there are latents for seed000, " in line
+
+
+def images_folder(folder):
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def test_photos_that_cannot_be_used_are_named(tiny_chain, changes, tmp_path):
+    photos = images_folder(tmp_path / "photos")
+    changes = {**changes, "invert__input": photos}
+    Image.new("RGB", (31, 50)).save(photos / "a.png")
+    line = _fails(tiny_chain, tmp_path / "run", **changes)
+    assert line.startswith(f"{photos / 'a.png'}: 31x50 pixels (width x height), expected at least")
+    Image.new("RGB", (40, 50)).save(photos / "a.png")
+    Image.new("RGB", (40, 50)).save(photos / "a.bmp")
+    assert "another photo is named 'a' too" in _fails(tiny_chain, tmp_path / "two", **changes)
+    (photos / "a.bmp").write_bytes(b"nothing")
+    assert "a.bmp: not a picture" in _fails(tiny_chain, tmp_path / "three", **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"invert__input": ""}, "config.invert.input: no photos given; say --config.invert.input"),
+        ({"invert__preset": "slow"}, "config.invert.preset: 'slow', expected one of fast, "),
+        ({"invert__fast__space": "z"}, "config.invert.fast.space: 'z', expected one of w, w+"),
+        ({"invert__fast__steps": 0}, "config.invert.fast.steps: 0, expected at least 1"),
+        ({"invert__fast__size": 48}, "config.invert.fast.size: 48, expected a divisor of the "),
+        ({"invert__fast__net": "vgg"}, "no weights of LPIPS here; fetch them: python -m conv"),
+    ],
+)
+def test_settings(tiny_chain, changes, tmp_path, change, message):
+    assert message in _fails(tiny_chain, tmp_path, **{**changes, **change})
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_state(tiny_chain, changes, tmp_path):
+    broken = {"invert__fast__learning_rate": 1e30, "invert__fast__save_every": 1}
+    line = _fails(tiny_chain, tmp_path, **{**changes, **broken})
+    assert line.startswith("0: the loss or its gradient is not a number at step ")
+    assert "learning_rate=1e+30" in line
+    (kept,) = (tmp_path / "invert/checkpoints").iterdir()
+    states = checkpoint.Checkpoints(kept)
+    assert states.latest() is not None
+    assert not (tmp_path / "invert/scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("lpips", "distance", "expected"),
+    [
+        (0.1, 1.0, "good"),
+        (0.2, 1.5, "good"),
+        (0.1, 1.6, "poor"),
+        (0.3, 1.0, "poor"),
+        (0.41, 1.0, "failed"),
+        (0.5, 9.0, "failed"),
+    ],
+)
+def test_verdicts(lpips, distance, expected):
+    settings = SimpleNamespace(good_lpips=0.2, poor_lpips=0.4, good_distance=1.5)
+    assert invert.verdict(lpips, distance, settings) == expected
