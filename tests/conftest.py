@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +88,27 @@ def face_generator(request) -> Generator:
     return load_generator(folder)
 
 
+# The command, but it is killed as by `kill -9` in the moment before the nth file of some name
+# gets into its place: whatever the stage did since the last such moment is lost, and what it was
+# just writing lies there half done.
+KILLED_COMMAND = """
+import os, signal, sys
+from repgan_jax import main
+
+name, left = sys.argv[1], int(sys.argv[2])
+
+def watch(event, arguments):
+    global left
+    if event == "os.rename" and str(arguments[1]).endswith(name):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+sys.exit(main.main(sys.argv[3:]))
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Chain:
     """Everything that a small run of all stages reads, and the command that starts it.
@@ -117,6 +140,15 @@ class Chain:
         }
         config = f"--config={ROOT / 'tests' / 'tiny.py'}"
         return [config, *(f"--config.{name}={value}" for name, value in fields.items())]
+
+    def run_killed(
+        self, name: str, count: int, workdir: Path, **changes: object
+    ) -> tuple[int, str]:
+        """Returns (exit code, stderr) of the command, killed before the nth file of that name."""
+        arguments = (name, str(count), *self.arguments(workdir, **changes))
+        command = [sys.executable, "-c", KILLED_COMMAND, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
 
     def run(self, workdir: Path, **changes: object) -> tuple[int, str, str]:
         """Runs the command in this process; returns exit code, standard output and errors."""

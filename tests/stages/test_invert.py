@@ -4,8 +4,6 @@ import csv
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -20,24 +18,6 @@ from repgan_jax.models import lpips
 from repgan_jax.stages import invert
 
 SETTINGS = {"steps": 8, "save_every": 4, "candidates": 3, "size": 32, "optimise_noise": True}
-
-# The command, killed as by `kill -9` before the nth file of some name gets into its place.
-COMMAND = """
-import os, signal, sys
-from repgan_jax import main
-
-name, left = sys.argv[1], int(sys.argv[2])
-
-def watch(event, arguments):
-    global left
-    if event == "os.rename" and str(arguments[1]).endswith(name):
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(watch)
-sys.exit(main.main(sys.argv[3:]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +115,9 @@ def test_devices_change_no_latent(done, tiny_chain, changes, tmp_path, use_devic
 @pytest.mark.slow
 def test_killed_runs_go_on_to_the_same_latents(done, tiny_chain, changes, tmp_path):
     """Killed in mid-work, between two checkpoints, and before the results are recorded."""
-    arguments = tiny_chain.arguments(tmp_path, **changes)
     for name, count in (("/4", 1), ("/8", 1), ("strips/2.png", 1), ("scores.csv", 1)):
-        command = [sys.executable, "-c", COMMAND, name, str(count), *arguments]
-        killed = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert killed.returncode == -signal.SIGKILL, f"not killed before {name}: {killed.stderr}"
+        code, err = tiny_chain.run_killed(name, count, tmp_path, **changes)
+        assert code == -signal.SIGKILL, f"not killed before {name}: {err}"
     code, _, err = tiny_chain.run(tmp_path, **changes)
     assert code == 0, err
     for pattern, number in (("scores.csv", 1), ("images/*", 5), ("strips/*", 5)):

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -11,25 +9,6 @@ import pytest
 
 from repgan_jax.io import checkpoint, dataset
 
-# The command, but it is killed as by `kill -9` in the moment before the nth file of some name
-# gets into its place: whatever the stage did since the last such moment is lost, and what it was
-# just writing lies there half done.
-COMMAND = """
-import os, signal, sys
-from repgan_jax import main
-
-name, left = sys.argv[1], int(sys.argv[2])
-
-def watch(event, arguments):
-    global left
-    if event == "os.rename" and str(arguments[1]).endswith(name):
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(watch)
-sys.exit(main.main(sys.argv[3:]))
-"""
 MOMENTS = (
     ("fewshot/heads", 1),
     ("generated-train.array_record-00001-of-00003", 1),
@@ -49,17 +28,11 @@ def killed_run(tiny_chain, tmp_path_factory):
     """The folder of a run that was killed at all those moments, then left in peace."""
     workdir = tmp_path_factory.mktemp("killed") / "run"
     for name, count in MOMENTS:
-        code, err = _run(tiny_chain, workdir, name, count)
+        code, err = tiny_chain.run_killed(name, count, workdir)
         assert code == -signal.SIGKILL, f"not killed before {name}: {err}"
-    code, err = _run(tiny_chain, workdir, "no such name", 1)
+    code, err = tiny_chain.run_killed("no such name", 1, workdir)
     assert code == 0, err
     return workdir
-
-
-def _run(chain, workdir, name, count):
-    command = [sys.executable, "-c", COMMAND, name, str(count), *chain.arguments(workdir)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, done.stderr
 
 
 @pytest.mark.slow
