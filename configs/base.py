@@ -21,8 +21,16 @@ def get_config() -> ConfigDict:
     config.backend = "shard_map"  # data parallelism: "shard_map" or "pmap"
     config.compilation_cache = "~/.cache/repgan_jax/xla"  # "" turns it off
 
+    config.distributed = False  # one of several processes, as TPU, Slurm or Kubernetes tell it
+    cluster = config.cluster = ConfigDict()  # where nothing tells it: all three of
+    cluster.address = ""  # host:port of process 0; setting it makes config.distributed needless
+    cluster.processes = 0  # how many there are
+    cluster.process = -1  # which one this is, counted from 0
+
     fewshot = config.fewshot = ConfigDict()
-    fewshot.shots = "examples/face"  # images/, masks/ (PNG) or labelme/ (JSON), latents.npz
+    fewshot.shots = (
+        "examples/face"  # images/, masks/ (PNG) or labelme/ (JSON), latents.npz; photos without it
+    )
     fewshot.names = ()  # file stems of the shots to use; () = all
     fewshot.head = "mlp0"  # mlp0 mlp1 mlp2 cnn_s cnn_m cnn_l
     fewshot.taps = ()  # names of the activations a head reads; () = all from 8x8 up
@@ -36,6 +44,7 @@ def get_config() -> ConfigDict:
     fewshot.picture_tolerance = (
         8.0  # mean absolute difference (0..255) allowed, shot against latent
     )
+    fewshot.photo_tolerance = 48.0  # pixels of photos off by more (mean of RGB) teach nothing
 
     generate = config.generate = ConfigDict()
     generate.num_pictures = 1000
@@ -43,9 +52,12 @@ def get_config() -> ConfigDict:
     generate.noise = "stored"  # "stored", "none" or "fresh" (a new map a sample)
     generate.label = -1  # class of a generator that has classes; -1 = a random one a picture
     generate.picture_size = 128  # pixels a side of the stored pictures
-    generate.shard_size = 50  # pictures a shard: what a kill can cost
+    generate.shard_size = 50  # pictures a shard: what a kill can cost; thousands for millions
     generate.batch_size = 4  # pictures a device and call; changes no record
     generate.soft_labels = True  # also store class probabilities (uint8)
+
+    verify = config.verify = ConfigDict()
+    verify.samples = 8  # pictures that are generated once more, to compare all their bytes
 
     autoshot = config.autoshot = ConfigDict()
     autoshot.widths = (32, 64, 96, 128)  # channels a level of the U-Net
@@ -96,12 +108,14 @@ def get_config() -> ConfigDict:
     segment = config.segment = ConfigDict()
     segment.input = ""  # a photo, or a folder of photos
     segment.output = ""  # folder; "" = segment/ in the workdir
+    segment.method = "network"  # the stand-alone "network", or "invert": latents, then the heads
     segment.batch_size = 8
 
     invert = config.invert = ConfigDict()
     invert.input = ""  # a photo, or a folder of photos
     invert.landmarks = ""  # .json or .csv: 5 or 68 points, or a box, for each; "" = centre square
     invert.perceptual = "weights/lpips"  # folder written by converters.lpips
+    invert.cache = "~/.cache/repgan_jax/latents"  # of photos done before; "" = in the workdir
     invert.preset = "fast"  # which of these three groups of settings: fast, standard, paper
     invert.fast = _projection(  # a likeness in minutes, on two cores
         net="alex",

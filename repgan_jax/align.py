@@ -146,6 +146,20 @@ def extract(photo: np.ndarray, square: Square, size: int) -> np.ndarray:
     return np.array(picture.reduce(samples))
 
 
+def extract_ids(mask: np.ndarray, square: Square, size: int, *, outside: int) -> np.ndarray:
+    """Returns int32 ids [size, size]: `square` of `mask` [H, W], each the nearest of its pixels.
+
+    Args:
+        mask: ids 0 to 255.
+        square: where to look.
+        size: pixels a side of the result.
+        outside: the id where the square leaves the mask.
+    """
+    steps = np.array([square.right, square.down]).T * 2 / size
+    matrix = np.column_stack([steps, square.corners[0]])
+    return _transform_ids(mask, matrix, (size, size), outside)
+
+
 def restore(
     mask: np.ndarray, square: Square, shape: tuple[int, int], *, outside: int
 ) -> np.ndarray:
@@ -160,6 +174,13 @@ def restore(
     size = len(mask)
     steps = np.array([square.right, square.down]) * 2 * size / square.side**2
     matrix = np.column_stack([steps, size / 2 - steps @ square.centre])
+    return _transform_ids(mask, matrix, shape, outside)
+
+
+def _transform_ids(
+    mask: np.ndarray, matrix: np.ndarray, shape: tuple[int, int], outside: int
+) -> np.ndarray:
+    """Returns int32 ids `shape`: of `mask` [H, W] at the places that `matrix` [2, 3] gives."""
     picture = Image.fromarray(np.asarray(mask, np.uint8)).transform(
         shape[::-1],
         Image.Transform.AFFINE,

@@ -105,6 +105,13 @@ class Generator:
         w = stylegan2.broadcast(w, self.num_layers)
         return self.synthesis_module.apply(self.variables["synthesis"], w, noise)
 
+    def with_noise(self, maps: Mapping[str, jax.Array]) -> "Generator":
+        """Returns this generator with `maps` {layer: [r, r]} in place of its own noise maps."""
+        synthesis = self.variables["synthesis"]
+        noise = synthesis["noise"] | {layer: {"map": one} for layer, one in maps.items()}
+        variables = {**self.variables, "synthesis": {**synthesis, "noise": noise}}
+        return dataclasses.replace(self, variables=variables)
+
 
 def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) -> Generator:
     """Returns the generator in the folder `path`, which a converter wrote.

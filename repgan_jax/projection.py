@@ -268,11 +268,8 @@ def choose(settings: Settings, replicated: tuple[Fixed, jax.Array], photos: jax.
 
 def _render(generator: Generator, w: jax.Array, maps: Mapping[str, jax.Array]) -> jax.Array:
     """Returns the picture [1, R, R, 3] of `w` [1 or L, D], with `maps` for stored noise."""
-    synthesis = generator.variables["synthesis"]
-    noise = synthesis["noise"] | {layer: {"map": one} for layer, one in maps.items()}
-    variables = {**generator.variables, "synthesis": {**synthesis, "noise": noise}}
     layers = jnp.broadcast_to(w, (generator.num_layers, generator.w_dim))
-    return dataclasses.replace(generator, variables=variables).synthesis(layers[None])[0]
+    return generator.with_noise(maps).synthesis(layers[None])[0]
 
 
 def _reduce(picture: jax.Array, size: int) -> jax.Array:

@@ -48,7 +48,7 @@ class Segmenter:
         height, width = photos.shape[1:3]
         small = np.stack([images.resize_area(p, self._inner(height, width)) for p in photos])
         probabilities = np.asarray(_probabilities(self.network, self.variables, small))
-        return np.stack([_classes(p, height, width) for p in probabilities])
+        return np.stack([most_likely(p, (height, width)) for p in probabilities])
 
     def write_architecture(self, folder: Path) -> None:
         """Writes into `folder` what `load_segmenter` needs beside the weights."""
@@ -75,15 +75,15 @@ def _probabilities(network: UNet, variables: Any, photos: jax.Array) -> jax.Arra
     return (jax.nn.softmax(plain) + jax.nn.softmax(mirrored)) / 2
 
 
-def _classes(probabilities: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns int32 [height, width]: the most likely class by `probabilities` [h, w, K], resized.
+def most_likely(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Returns int32 `shape`: the most likely class by `probabilities` [h, w, K], resized.
 
     One class at a time, for all ten of a photo with 24 megapixels would take a gigabyte.
     """
-    classes = np.zeros((height, width), np.int32)
-    highest = np.zeros((height, width), np.float32)
+    classes = np.zeros(shape, np.int32)
+    highest = np.zeros(shape, np.float32)
     for k, plane in enumerate(np.moveaxis(probabilities, -1, 0)):
-        resized = np.asarray(Image.fromarray(plane).resize((width, height), Image.BILINEAR))
+        resized = np.asarray(Image.fromarray(plane).resize(shape[::-1], Image.BILINEAR))
         classes[resized > highest] = k
         np.maximum(highest, resized, out=highest)
     return classes

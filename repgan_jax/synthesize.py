@@ -1,6 +1,6 @@
 """Pictures and their labels from a generator and its heads, sample by sample."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,23 @@ def latent(
 def to_uint8(images: jax.Array) -> jax.Array:
     """Returns `images` in [-1, 1] (clipped) as uint8, on the device: a quarter of the transfer."""
     return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def make_labeller(
+    head: nn.Module, names: Sequence[str]
+) -> Callable[[Generator, Any, jax.Array, Mapping[str, jax.Array]], jax.Array]:
+    """Returns `label(generator, heads, w [N, L, D], noise)`: probabilities [N, S, S, K].
+
+    Args:
+        head: architecture of the heads.
+        names: of the taps they read.
+    """
+
+    def label(generator, heads, w, noise):
+        taps = generator.with_noise(noise).synthesis(w)[1]
+        return segment.head_probabilities(head, heads, taps_lib.choose(taps, names, head.size))[0]
+
+    return label
 
 
 def make_sampler(

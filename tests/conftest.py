@@ -22,6 +22,7 @@ from repgan_jax import main, parallel
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import checkpoint, images
+from repgan_jax.models import lpips
 from repgan_jax.models.stylegan2 import MAPPING_RATE
 
 ROOT = Path(__file__).parents[1]
@@ -186,6 +187,17 @@ def tiny_chain(tmp_path_factory) -> Chain:
         images.write_png(chain.photos / f"images/{i}.png", photo)
         images.write_png(chain.photos / f"masks/{i}.png", true_mask(photo))
     return chain
+
+
+@pytest.fixture(scope="session")
+def tiny_inversion(tmp_path_factory) -> dict[str, object]:
+    """Fields of the config for a short latent optimisation, by AlexNet with random weights."""
+    folder = tmp_path_factory.mktemp("lpips")
+    variables = lpips.LPIPS("alex").init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    checkpoint.write_tree(folder / "alex", variables)
+    settings = {"steps": 8, "save_every": 4, "candidates": 3, "size": 32, "optimise_noise": True}
+    fields = {f"invert__fast__{name}": value for name, value in settings.items()}
+    return {"invert__perceptual": folder, "invert__preset": "fast", **fields}
 
 
 def true_mask(picture: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from PIL import Image
 import repgan_jax
 from repgan_jax.errors import UserError
 from repgan_jax.io import images
-from repgan_jax.segmenter import _classes
+from repgan_jax.segmenter import most_likely
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_classes_are_those_of_the_enlarged_probabilities():
         np.asarray(Image.fromarray(plane).resize((30, 11), Image.Resampling.BILINEAR))
         for plane in np.moveaxis(probabilities, -1, 0)
     ]
-    classes = _classes(probabilities, 11, 30)
+    classes = most_likely(probabilities, (11, 30))
     assert classes.shape == (11, 30) and classes.dtype == np.int32
     np.testing.assert_array_equal(classes, np.argmax(enlarged, 0))
 

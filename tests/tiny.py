@@ -7,15 +7,16 @@ from repgan_jax.stages import STAGES
 
 
 def get_config() -> ConfigDict:
-    """Returns the tiny config with every stage but `invert`, which needs weights of its own.
+    """Returns the tiny config with every stage but `invert` and `export`.
 
-    True masks are ids of ours; paths come by flags.
+    They have runs of their own. True masks are ids of ours; paths come by flags.
     """
     config = tiny.get_config()
-    config.stages = tuple(name for name in STAGES if name != "invert")
+    config.stages = tuple(name for name in STAGES if name not in ("invert", "export"))
     config.fewshot.names = ()
     config.evaluate.class_map = ConfigDict()
     config.evaluate.validation = 1
     config.evaluate.size = 48
     config.sample.num_pictures = 3
+    config.invert.cache = ""
     return config

@@ -1,9 +1,9 @@
 """Class lists, masks in the formats people draw them in, and labelled shots."""
 
+import dataclasses
 import json
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import images
 from repgan_jax.palette import IGNORE, Palette, parse_classes
 
+LATENTS = "latents.npz"  # in a folder of shots that the generator made
 _LABELME_IGNORE = "__ignore__"  # labelme's own name for pixels that count nowhere
 
 
@@ -77,21 +78,23 @@ def resize_mask(mask: np.ndarray, size: int, num_classes: int) -> np.ndarray:
     return ids[votes.argmax(0)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Shots:
     """k labelled pictures with the latents that make them.
 
     Attributes:
         names: k file stems.
         images: uint8 [k, H, W, 3].
-        masks: int32 [k, H, W], 255 = ignore.
+        masks: int32 [k, M, M'], 255 = ignore.
         w: float32 [k, D], or [k, L, D] with a latent a layer.
+        noise: {layer: [k, r, r]}, where a shot has noise maps of its own.
     """
 
     names: tuple[str, ...]
     images: np.ndarray
     masks: np.ndarray
     w: np.ndarray
+    noise: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def read_shots(folder: str | Path, palette: Palette, names: Sequence[str] = ()) -> Shots:
@@ -106,34 +109,54 @@ def read_shots(folder: str | Path, palette: Palette, names: Sequence[str] = ()) 
             whatever `read_mask` refuses.
     """
     folder = Path(folder)
-    latents = read_latents(folder / "latents.npz")
-    pictures = {path.stem: path for path in images.find_photos(folder / "images")}
-    names = tuple(names) or tuple(pictures)
-    for name in names:
-        if name not in pictures:
-            raise UserError(
-                f"{folder / 'images'}: no shot named {name!r}; there are {', '.join(pictures)}"
-            )
+    latents = read_latents(folder / LATENTS)
+    pictures = find_shots(folder, names)
+    for name, path in pictures.items():
         if name not in latents:
             raise UserError(
-                f"{folder / 'latents.npz'}: no latent for {pictures[name]}; "
+                f"{folder / LATENTS}: no latent for {path}; "
                 f"there are latents for {', '.join(latents)}: add it or remove the picture"
             )
-    photos = [images.read_photo(pictures[name]) for name in names]
-    for name, photo in zip(names, photos, strict=True):
+    photos = [images.read_photo(path) for path in pictures.values()]
+    for path, photo in zip(pictures.values(), photos, strict=True):
         if photo.shape != photos[0].shape:
             raise UserError(
-                f"{pictures[name]}: {photo.shape[1]}x{photo.shape[0]} pixels, but "
-                f"{pictures[names[0]].name} has {photos[0].shape[1]}x{photos[0].shape[0]}; "
-                "all shots must have one size"
+                f"{path}: {photo.shape[1]}x{photo.shape[0]} pixels, but "
+                f"{next(iter(pictures.values())).name} has "
+                f"{photos[0].shape[1]}x{photos[0].shape[0]}; all shots must have one size"
             )
     size = photos[0].shape[:2]
     return Shots(
-        names,
+        tuple(pictures),
         np.stack(photos),
-        np.stack([read_mask(_find_mask(folder, name), palette, size) for name in names]),
-        np.stack([latents[name] for name in names]),
+        np.stack([read_shot_mask(folder, name, palette, size) for name in pictures]),
+        np.stack([latents[name] for name in pictures]),
     )
+
+
+def find_shots(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Path]:
+    """Returns the pictures in `folder/images` by stem, or those called `names`, in that order.
+
+    Raises:
+        UserError: no pictures; an unknown name.
+    """
+    folder = Path(folder) / "images"
+    pictures = {path.stem: path for path in images.find_photos(folder)}
+    for name in names:
+        if name not in pictures:
+            raise UserError(f"{folder}: no shot named {name!r}; there are {', '.join(pictures)}")
+    return {name: pictures[name] for name in names} if names else pictures
+
+
+def read_shot_mask(
+    folder: str | Path, name: str, palette: Palette, size: tuple[int, int]
+) -> np.ndarray:
+    """Returns int32 ids `size` of the shot `name`: `masks/` if it is there, else `labelme/`.
+
+    Raises:
+        UserError: no mask, or what `read_mask` refuses.
+    """
+    return read_mask(_find_mask(Path(folder), name), palette, size)
 
 
 def _ids(path: Path, image: Image.Image, palette: Palette) -> np.ndarray:

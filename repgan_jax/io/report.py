@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from repgan_jax.io import checkpoint, dataset, files, images
+from repgan_jax.io import checkpoint, dataset, files, images, inversions
 from repgan_jax.palette import IGNORE, Palette, default_colours
 
 _PICTURE_SIDE = 256  # pixels of a picture on the page, at most
 _SAMPLES = 6  # generated pictures shown of each kind
+_INVERSIONS = 24  # photos of which the inversion is shown, at most, from the best to the worst
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Run:
         palette: the classes.
         stages: `stage.json` by stage.
         shots: `images` uint8 [k, S, S, 3], `masks` and `guesses` [k, S, S].
+        inversions: by stage, for photos whose latents were found: the row of `scores.csv`, and
+            pictures uint8 [S, S, 3] by panel of the strip.
         fewshot_curve: rows of `step` and `loss`.
         samples: generated pictures by kind.
         autoshot_curve: rows of `step` and `loss`, or `step` and `validation_mean_iou`.
@@ -51,6 +54,7 @@ class Run:
     palette: Palette
     stages: Mapping[str, Mapping[str, Any]]
     shots: Mapping[str, np.ndarray]
+    inversions: Mapping[str, Sequence[tuple[Mapping[str, str], Mapping[str, np.ndarray]]]]
     fewshot_curve: Sequence[Mapping[str, float]]
     samples: Mapping[str, Sequence[Sample]]
     autoshot_curve: Sequence[Mapping[str, float]]
@@ -72,6 +76,7 @@ def read_run(workdir: Path, stages: Sequence[str]) -> Run:
         palette=_read_palette(workdir / "fewshot" / "palette.json"),
         stages=records,
         shots=_arrays(workdir / "fewshot" / "shots.npz") if "fewshot" in finished else {},
+        inversions={s: rows for s in sorted(finished) if (rows := _read_inversions(workdir / s))},
         fewshot_curve=_json(workdir / "fewshot" / "curve.json"),
         samples=_read_samples(workdir / "generate") if "generate" in finished else {},
         autoshot_curve=_lines(workdir / "autoshot" / "curve.jsonl"),
@@ -105,6 +110,13 @@ def _read_samples(folder: Path) -> dict[str, list[Sample]]:
         return Sample(i, record["image"], record["mask"], float(confidence[i]))
 
     return {kind: [sample(int(i)) for i in chosen] for kind, chosen in kinds.items()}
+
+
+def _read_inversions(folder: Path) -> list[tuple[dict[str, str], dict[str, np.ndarray]]]:
+    """Returns rows and strips in the order of their LPIPS, evenly chosen where they are many."""
+    rows = sorted(inversions.read_scores(folder), key=lambda row: float(row["lpips"]))
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _INVERSIONS)).astype(int))
+    return [(rows[i], inversions.read_strip(folder, rows[i]["photo"])) for i in chosen]
 
 
 def _json(path: Path) -> Any:

@@ -127,13 +127,13 @@ def digest(path: str | Path) -> str:
 def expect_positive(config: ConfigDict, *fields: str) -> None:
     """Raises UserError where one of the dotted `fields` is less than 1."""
     for field in fields:
-        if (value := _get(config, field)) < 1:
+        if (value := get(config, field)) < 1:
             raise UserError(f"config.{field}: {value}, expected at least 1")
 
 
 def expect_one_of(config: ConfigDict, field: str, choices: Sequence[str]) -> None:
     """Raises UserError where the dotted `field` is none of `choices`."""
-    if (value := _get(config, field)) not in choices:
+    if (value := get(config, field)) not in choices:
         raise UserError(f"config.{field}: {value!r}, expected one of {', '.join(choices)}")
 
 
@@ -186,14 +186,14 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _get(config: ConfigDict, field: str) -> Any:
+def get(config: ConfigDict, field: str) -> Any:
     """Returns the value of a dotted field."""
     return functools.reduce(getattr, field.split("."), config)
 
 
 def _leaves(config: ConfigDict, field: str) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of a field, or of every field in a group."""
-    value = _get(config, field)
+    value = get(config, field)
     if isinstance(value, ConfigDict):
         for key in value:
             yield from ((f"{field}.{name}", leaf) for name, leaf in _leaves(value, key))

@@ -1,6 +1,6 @@
 """Stage `fewshot`: heads fitted to the activations of a few labelled pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from repgan_jax.generator import Generator
 from repgan_jax.io import checkpoint, files, images, masks
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
-from repgan_jax.stages import common
+from repgan_jax.stages import common, photo_shots
+from repgan_jax.stages.inversion import Inverter
 
 FIELDS = ("seed", "label_size", "dtype", "fewshot")
 
@@ -27,7 +28,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Writes the heads' weights and what the report shows of them into `workdir/fewshot`.
 
     Raises:
-        UserError: what `masks.read_shots` refuses; a picture that its latent does not make.
+        UserError: what `masks.read_shots` refuses; a picture that its latent does not make; a
+            photo that the generator does not make.
     """
     options = config.fewshot
     common.expect_positive(config, "label_size", "fewshot.steps", "fewshot.ensemble")
@@ -41,11 +43,18 @@ def run(config: ConfigDict, workdir: Path) -> None:
             ("fewshot.shots", options.shots),
         )
     }
-    with common.stage("fewshot", config, workdir, FIELDS, inputs=inputs) as stage:
+    inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None
+    fields = FIELDS
+    if inverter:
+        fields, inputs = (*FIELDS, *inverter.fields), {**inverter.inputs, **inputs}
+    with common.stage("fewshot", config, workdir, fields, inputs=inputs) as stage:
         if stage.finished:
             return
         palette = masks.read_classes(config.classes)
-        shots = masks.read_shots(options.shots, palette, options.names)
+        if inverter:
+            shots = photo_shots.read(config, palette, inverter, stage.folder)
+        else:
+            shots = masks.read_shots(options.shots, palette, options.names)
         generator = common.load_generator(config)
         architecture = {
             "head": options.head,
@@ -54,7 +63,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "taps": list(taps_lib.select(generator.tap_names, options.taps)),
         }
         head = build_head(architecture, palette.num_classes)
-        taps = read_activations(generator, shots, architecture["taps"], config)
+        _check_shapes(generator, shots, config)
+        pictures, taps = read_activations(generator, shots, architecture["taps"], config.label_size)
+        if not inverter:  # a photo is never quite what its latent makes
+            _check_pictures(pictures, shots, config)
         labels = np.stack(
             [masks.resize_mask(m, config.label_size, palette.num_classes) for m in shots.masks]
         )
@@ -101,44 +113,59 @@ def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]
 
 
 def read_activations(
-    generator: Generator, shots: masks.Shots, names: Sequence[str], config: ConfigDict
-) -> dict[str, jax.Array]:
-    """Returns the taps of all shots, [k, h, w, C], computed once and checked against the pictures.
+    generator: Generator, shots: masks.Shots, names: Sequence[str], label_size: int
+) -> tuple[np.ndarray, dict[str, jax.Array]]:
+    """Returns what the shots' latents make: pictures like `shots.images`, and taps [k, h, w, C].
 
-    Raises:
-        UserError: a latent does not fit the generator, or makes another picture.
+    Args:
+        generator: of the shots.
+        shots: with latents that fit it.
+        names: of the taps.
+        label_size: pixels a side; finer taps are reduced to it.
     """
+    factor = generator.resolution // shots.images.shape[1]
+
+    @jax.jit
+    def activations(generator: Generator, w: jax.Array, noise: Mapping[str, jax.Array]):
+        image, taps = generator.with_noise(noise).synthesis(w)
+        picture = synthesize.to_uint8(ops.area_reduce(image, factor))
+        return picture, taps_lib.choose(taps, names, label_size)
+
+    found = [
+        activations(generator, w[None], {layer: maps[i] for layer, maps in shots.noise.items()})
+        for i, w in enumerate(shots.w)
+    ]
+    pictures, taps = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+    return np.asarray(pictures), taps
+
+
+def _check_shapes(generator: Generator, shots: masks.Shots, config: ConfigDict) -> None:
+    """Raises UserError for latents or pictures that are not of this generator's shape."""
     layers = shots.w.shape[1:]
     if layers not in ((generator.w_dim,), (generator.num_layers, generator.w_dim)):
         raise UserError(
             f"{config.fewshot.shots}/latents.npz: w of shape {layers}; {config.generator} expects "
             f"({generator.w_dim},) or ({generator.num_layers}, {generator.w_dim})"
         )
-    size = shots.images.shape[1]
-    if shots.images.shape[2] != size or generator.resolution % size:
+    height, width = shots.images.shape[1:3]
+    if height != width or generator.resolution % height:
         raise UserError(
-            f"{config.fewshot.shots}/images: {shots.images.shape[2]}x{size} pixels; expected "
+            f"{config.fewshot.shots}/images: {width}x{height} pixels; expected "
             f"squares whose side divides the generator's {generator.resolution}"
         )
 
-    @jax.jit
-    def activations(generator: Generator, w: jax.Array):
-        image, taps = generator.synthesis(w)
-        picture = synthesize.to_uint8(ops.area_reduce(image, generator.resolution // size))
-        return picture[0], taps_lib.choose(taps, names, config.label_size)
 
-    found = []
-    for name, w, drawn in zip(shots.names, shots.w, shots.images, strict=True):
-        picture, taps = activations(generator, w[None])
-        difference = np.abs(np.asarray(picture, np.float32) - drawn).mean()
-        if difference > config.fewshot.picture_tolerance:
+def _check_pictures(pictures: np.ndarray, shots: masks.Shots, config: ConfigDict) -> None:
+    """Raises UserError for a shot that is not the picture its latent makes."""
+    tolerance = config.fewshot.picture_tolerance
+    for name, picture, drawn in zip(shots.names, pictures, shots.images, strict=True):
+        difference = np.abs(picture.astype(np.float32) - drawn).mean()
+        if difference > tolerance:
             raise UserError(
                 f"{config.fewshot.shots}/images/{name}: its latent makes another picture (mean "
                 f"difference {difference:.1f} of 255, config.fewshot.picture_tolerance is "
-                f"{config.fewshot.picture_tolerance:g}); check latents.npz and config.generator"
+                f"{tolerance:g}); check latents.npz and config.generator"
             )
-        found.append(taps)
-    return {name: jnp.concatenate([taps[name] for taps in found]) for name in names}
 
 
 def _guess(head: nn.Module, variables: Any, taps: taps_lib.Taps) -> np.ndarray:

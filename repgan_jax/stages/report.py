@@ -36,6 +36,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _photos(found),
         _scores(found),
         _shots(found),
+        _inversions(found),
         _generated(found),
         _curves(found),
         _timings(found),
@@ -175,6 +176,28 @@ def _shots(found: report.Run) -> str:
     )
     grid = report.figures(items, wide=True)
     return report.section(title, lead, report.legend(found.palette), grid)
+
+
+def _inversions(found: report.Run) -> str:
+    if not found.inversions:
+        return ""
+    parts = []
+    for stage, photos in found.inversions.items():
+        items = [
+            report.figure(
+                strip,
+                row["photo"],
+                f"{row['verdict']}: LPIPS {row['lpips']}, PSNR {row['psnr']} dB, "
+                f"{row['distance']} from the mean latent",
+            )
+            for row, strip in photos
+        ]
+        parts.append(report.tag("h3", f"Stage {stage}") + report.figures(items, wide=True))
+    lead = (
+        "What the generator drew on the way to each photo, from its likeliest to its unlikeliest. "
+        "Where the end is not like the photo, neither latents nor labels of it are to be trusted."
+    )
+    return report.section("Photos and the pictures found for them", lead, *parts)
 
 
 def _generated(found: report.Run) -> str:

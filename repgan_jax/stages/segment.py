@@ -1,6 +1,7 @@
 """Stage `segment`: photos in; masks, overlays and areas of the parts out.
 
-It does all photos anew each time, and removes nothing: the folder may be the user's own.
+By the stand-alone network, or by the few-shot heads on the latents found for each photo. It does
+all photos anew each time, and removes nothing: the folder may be the user's own.
 """
 
 import collections
@@ -10,46 +11,103 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import repgan_jax
+from repgan_jax import synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.io import files, images
-from repgan_jax.palette import Palette
+from repgan_jax.palette import IGNORE, Palette
+from repgan_jax.segmenter import most_likely
+from repgan_jax.stages import common, fewshot, framing
+from repgan_jax.stages.inversion import ADVICE, Inverter, describe
 
 FIELDS = ("segment",)
+Result = tuple[Path, np.ndarray, np.ndarray]  # file, photo [H, W, 3], ids [H, W]
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes `masks/`, `overlays/` and `areas.csv` into `config.segment.output`.
 
     Raises:
-        UserError: no photos, or, after all the others were done, photos that cannot be read.
+        UserError: no photos, or, after all the others were done, photos that cannot be read or
+            that the generator cannot make.
     """
     options = config.segment
+    common.expect_one_of(config, "segment.method", ("network", "invert"))
     if not options.input:
         raise UserError(
             "config.segment.input: no photos given; say --config.segment.input=PHOTO_OR_FOLDER"
         )
     photos = images.find_photos(options.input)
-    segmenter = repgan_jax.load_segmenter(workdir)
     folder = Path(options.output or workdir / "segment")
-    names = _output_names(photos)
-    areas, failures = {}, []
-    with tqdm(total=len(photos), desc="segment", unit="photo") as progress:
-        readable = _read(photos, failures, progress)
-        for batch in _batches(readable, options.batch_size):
-            masks = segmenter.predict(np.stack([photo for _, photo in batch]))
-            for (path, photo), mask in zip(batch, masks, strict=True):
-                _write(folder, names[path], photo, mask, segmenter.palette)
-                areas[path.name] = _areas(mask, segmenter.palette.num_classes)
-            progress.update(len(batch))
-    files.atomic_write(folder / "areas.csv", _table(areas, segmenter.class_names).encode())
+    names, areas, failures = _output_names(photos), {}, []
+    by = _by_network if options.method == "network" else _by_inversion
+    palette, results = by(config, workdir, photos, failures)
+    for path, photo, mask in results:
+        _write(folder, names[path], photo, mask, palette)
+        areas[path.name] = _areas(mask, palette.num_classes)
+    files.atomic_write(folder / "areas.csv", _table(areas, palette.names).encode())
     print(f"segment: {len(areas)} of {len(photos)} photos done, in {folder}")
     if failures:
         raise UserError(f"{len(failures)} of {len(photos)} photos left out: {'; '.join(failures)}")
+
+
+def _by_network(
+    config: ConfigDict, workdir: Path, photos: Sequence[Path], failures: list[str]
+) -> tuple[Palette, Iterator[Result]]:
+    """Returns the classes, and what the stand-alone network sees; notes photos left out."""
+    segmenter = repgan_jax.load_segmenter(workdir)
+
+    def results():
+        with tqdm(total=len(photos), desc="segment", unit="photo") as progress:
+            readable = _read(photos, failures, progress)
+            for batch in _batches(readable, config.segment.batch_size):
+                masks = segmenter.predict(np.stack([photo for _, photo in batch]))
+                for (path, photo), mask in zip(batch, masks, strict=True):
+                    yield path, photo, mask
+                progress.update(len(batch))
+
+    return segmenter.palette, results()
+
+
+def _by_inversion(
+    config: ConfigDict, workdir: Path, photos: Sequence[Path], failures: list[str]
+) -> tuple[Palette, Iterator[Result]]:
+    """Returns the classes, and what the heads say of the photos' latents; notes those left out.
+
+    Pixels outside of a photo's square are 255.
+    """
+    head, names, variables, palette = fewshot.load_heads(workdir)
+    inverter = Inverter(config, workdir)
+    squares = framing.read_squares(config.invert.landmarks)
+    framed = {}
+    for path in photos:
+        try:
+            framed[path.name] = framing.read_photo(path, inverter.size, squares)
+        except UserError as error:
+            failures.append(str(error))
+    generator = common.load_generator(config)
+    label = jax.jit(synthesize.make_labeller(head, names))
+    paths = {path.name: path for path in photos}
+
+    def results():
+        for name, found in inverter.find({name: each.photo for name, each in framed.items()}):
+            verdict = inverter.verdict(found)
+            if verdict == "failed":
+                failures.append(f"{paths[name]}: failed ({describe(found)}); {ADVICE}")
+                continue
+            if verdict == "poor":
+                print(f"segment: {name}: poor ({describe(found)}): look at it; {ADVICE}")
+            side = max(round(framed[name].square.side), 1)
+            probabilities = label(generator, variables, found.w[None], found.noise)[0]
+            mask = framed[name].restore(most_likely(np.asarray(probabilities), (side, side)))
+            yield paths[name], images.read_photo(paths[name]), mask
+
+    return palette, results()
 
 
 def _read(
@@ -92,8 +150,9 @@ def _write(folder: Path, name: str, photo: np.ndarray, mask: np.ndarray, palette
 
 
 def _areas(mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns [K]: each class's share of the pixels of `mask` [H, W]."""
-    return np.bincount(np.ravel(mask), minlength=num_classes) / np.size(mask)
+    """Returns [K]: each class's share of the pixels of `mask` [H, W] that have a class."""
+    known = np.asarray(mask)[mask != IGNORE]
+    return np.bincount(known, minlength=num_classes) / max(known.size, 1)
 
 
 def _table(areas: dict[str, np.ndarray], class_names: Sequence[str]) -> str:

@@ -17,11 +17,11 @@ def test_photos_become_rgb_and_that_is_said(tmp_path, capsys):
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "plain.png")
     photos = framing.read_photos(tmp_path, 40)
     assert capsys.readouterr().out.splitlines() == [
-        "invert: clear.png: its mode is RGBA, it is taken as RGB",
-        "invert: clear.png: 50x40 pixels, its centre square is taken",
-        "invert: grey.png: its mode is L, it is taken as RGB",
+        "photo clear.png: its mode is RGBA, it is taken as RGB",
+        "photo clear.png: 50x40 pixels, its centre square is taken",
+        "photo grey.png: its mode is L, it is taken as RGB",
     ]
-    np.testing.assert_array_equal(photos["grey"], np.repeat(grey[..., None], 3, -1))
+    np.testing.assert_array_equal(photos["grey"].photo, np.repeat(grey[..., None], 3, -1))
     assert list(photos) == ["clear", "grey", "plain"]
 
 
@@ -35,10 +35,10 @@ def test_photos_are_framed_by_boxes_and_landmarks(tmp_path):
     boxes = {"a.png": {"box": [10, 20, 50, 60]}, "b.png": {"box": [40, 0, 80, 40]}}
     faces.write_text(json.dumps(boxes))
     found = framing.read_photos(folder, 40, faces)
-    np.testing.assert_array_equal(found["a"], photo[20:60, 10:50])
-    np.testing.assert_array_equal(found["b"], photo[:40, 40:])
+    np.testing.assert_array_equal(found["a"].photo, photo[20:60, 10:50])
+    np.testing.assert_array_equal(found["b"].photo, photo[:40, 40:])
     faces.write_text(json.dumps({"a.png": boxes["a.png"]}))
-    with pytest.raises(UserError, match=r"faces.json: nothing on b\.png"):
+    with pytest.raises(UserError, match=r"b\.png: config.invert.landmarks has nothing on b\.png"):
         framing.read_photos(folder, 40, faces)
     faces.write_text(json.dumps({**boxes, "b.png": {"box": [100, 100, 140, 140]}}))
     with pytest.raises(UserError, match=r"b\.png: "):

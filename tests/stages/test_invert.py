@@ -6,35 +6,19 @@ import shutil
 import signal
 from types import SimpleNamespace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from repgan_jax.generator import Generator, load_generator
-from repgan_jax.io import checkpoint, images, masks
-from repgan_jax.models import lpips
-from repgan_jax.stages import invert
-
-SETTINGS = {"steps": 8, "save_every": 4, "candidates": 3, "size": 32, "optimise_noise": True}
+from repgan_jax.io import checkpoint, images, inversions, masks
+from repgan_jax.stages import inversion
 
 
 @pytest.fixture(scope="module")
-def perceptual(tmp_path_factory):
-    """A folder with random weights of AlexNet."""
-    folder = tmp_path_factory.mktemp("lpips")
-    variables = lpips.LPIPS("alex").init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    checkpoint.write_tree(folder / "alex", variables)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def changes(tiny_chain, perceptual):
+def changes(tiny_chain, tiny_inversion):
     """Fields of the config for a short run on five photos of 90x70 pixels."""
-    fields = {"stages": "invert", "invert__perceptual": perceptual, "invert__preset": "fast"}
-    settings = {f"invert__fast__{name}": value for name, value in SETTINGS.items()}
-    return {**fields, **settings, "invert__input": tiny_chain.photos / "images"}
+    return {**tiny_inversion, "stages": "invert", "invert__input": tiny_chain.photos / "images"}
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +51,11 @@ def test_every_photo_is_scored(done):
     for row in rows:
         assert float(row["lpips"]) > 0 and float(row["psnr"]) > 5 and float(row["distance"]) > 0
         assert row["verdict"] in ("good", "poor", "failed") and row["steps"] == "8"
-        said = f"invert: {row['photo']}.png: 90x70 pixels, its centre square is taken\n"
+        said = f"photo {row['photo']}.png: 90x70 pixels, its centre square is taken\n"
         assert out.count(said) == 1
     summary = json.loads((folder / "stage.json").read_text())["summary"]
     assert summary["photos"] == summary["good"] + summary["poor"] + summary["failed"] == 5
-    assert not (folder / "checkpoints").exists()
+    assert not (folder.parent / ".inversion").exists()
 
 
 def test_the_folder_is_one_of_shots(done, tiny_chain, tmp_path):
@@ -114,8 +98,8 @@ def test_devices_change_no_latent(done, tiny_chain, changes, tmp_path, use_devic
 
 @pytest.mark.slow
 def test_killed_runs_go_on_to_the_same_latents(done, tiny_chain, changes, tmp_path):
-    """Killed in mid-work, between two checkpoints, and before the results are recorded."""
-    for name, count in (("/4", 1), ("/8", 1), ("strips/2.png", 1), ("scores.csv", 1)):
+    """Killed in mid-work, before a result is kept, and before the stage's own files are there."""
+    for name, count in (("/4", 1), ("/8", 1), (".npz", 1), ("strips/2.png", 1), ("scores.csv", 1)):
         code, err = tiny_chain.run_killed(name, count, tmp_path, **changes)
         assert code == -signal.SIGKILL, f"not killed before {name}: {err}"
     code, _, err = tiny_chain.run(tmp_path, **changes)
@@ -136,16 +120,31 @@ def test_killed_runs_go_on_to_the_same_latents(done, tiny_chain, changes, tmp_pa
 def test_an_interrupted_run_goes_on_from_its_checkpoint(
     done, tiny_chain, changes, tmp_path, monkeypatch
 ):
-    write = invert._write_pictures
-    monkeypatch.setattr(
-        invert, "_write_pictures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
-    assert tiny_chain.run(tmp_path, **changes)[0] == 130
-    monkeypatch.setattr(invert, "_write_pictures", write)
-    monkeypatch.setattr(invert.invert.Projector, "advance", None)  # nothing is left to do
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            inversions.Store, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        assert tiny_chain.run(tmp_path, **changes)[0] == 130
+    monkeypatch.setattr(inversion.invert.Projector, "advance", None)  # nothing is left to do
     code, _, err = tiny_chain.run(tmp_path, **changes)
     assert code == 0, err
     assert _rows(tmp_path / "invert") == _rows(done[0])
+
+
+def test_no_photo_is_worked_on_twice(done, tiny_chain, changes, tmp_path, monkeypatch):
+    """Under another name, in another run, with other limits of what is good."""
+    monkeypatch.setattr(inversion.Inverter, "_make_projector", None)
+    photos = shutil.copytree(tiny_chain.photos / "images", tmp_path / "photos")
+    (photos / "3.png").rename(photos / "other.png")
+    cache = {"invert__cache": done[0].parent / "latents", "invert__fast__good_lpips": 9.0}
+    again = {**changes, **cache, "invert__input": photos}
+    code, _, err = tiny_chain.run(tmp_path / "run", **again)
+    assert code == 0, err
+    rows, expected = _rows(tmp_path / "run/invert"), _rows(done[0])
+    assert rows[4]["photo"] == "other" and rows[4]["lpips"] == expected[3]["lpips"]
+    strips = [folder / "strips" for folder in (tmp_path / "run/invert", done[0])]
+    found, kept = (strips[0] / "other.png").read_bytes(), (strips[1] / "3.png").read_bytes()
+    assert found == kept
 
 
 def test_given_latents_are_where_it_starts(tiny_chain, changes, tmp_path):
@@ -204,7 +203,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(tiny_chain, changes
     line = _fails(tiny_chain, tmp_path, **{**changes, **broken})
     assert line.startswith("0: the loss or its gradient is not a number at step ")
     assert "learning_rate=1e+30" in line
-    (kept,) = (tmp_path / "invert/checkpoints").iterdir()
+    (kept,) = (tmp_path / ".inversion").iterdir()
     states = checkpoint.Checkpoints(kept)
     assert states.latest() is not None
     assert not (tmp_path / "invert/scores.csv").exists()
@@ -223,4 +222,5 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(tiny_chain, changes
 )
 def test_verdicts(lpips, distance, expected):
     settings = SimpleNamespace(good_lpips=0.2, poor_lpips=0.4, good_distance=1.5)
-    assert invert.verdict(lpips, distance, settings) == expected
+    found = SimpleNamespace(lpips=lpips, distance=distance)
+    assert inversion.verdict(found, settings) == expected

@@ -1,0 +1,106 @@
+"""What was found for photos, kept by what determines it: no photo is worked on twice."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from repgan_jax.io import files, images
+
+PANELS = ("start", "10 %", "50 %", "end", "photo")  # of a strip, from left to right
+_COLUMNS = ("photo", "lpips", "psnr", "distance", "verdict", "steps")
+_NOISE = "noise/"  # before the layer's name
+_SCORES = ("lpips", "psnr", "distance", "steps")
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True, eq=False)
+class Inversion:
+    """What latent optimisation came to for a photo; see `projection.Projection`.
+
+    Attributes:
+        w: float32 [L, D].
+        noise: {layer: [r, r]}, where noise maps were optimised.
+        picture: uint8 [R, R, 3], made from them.
+        strip: uint8 [S, 5 * S, 3], its `PANELS` side by side.
+        lpips: distance of the picture from the photo.
+        psnr: in dB.
+        distance: of w from the mean.
+        steps: of the optimiser.
+    """
+
+    w: np.ndarray
+    noise: Mapping[str, np.ndarray]
+    picture: np.ndarray
+    strip: np.ndarray
+    lpips: float
+    psnr: float
+    distance: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """Inversions in a folder, one file each, by a key of hexadecimal digits."""
+
+    folder: Path
+
+    def read(self, key: str) -> Inversion | None:
+        """Returns what is kept under `key`; None where nothing is, or where it is damaged."""
+        try:
+            with np.load(self._path(key)) as file:
+                noise = {n.removeprefix(_NOISE): file[n] for n in file if n.startswith(_NOISE)}
+                scores = {name: file[name].item() for name in _SCORES}
+                return Inversion(file["w"], noise, file["picture"], file["strip"], **scores)
+        except _DAMAGE:
+            return None
+
+    def write(self, key: str, found: Inversion) -> None:
+        """Keeps `found` under `key`."""
+        noise = {_NOISE + layer: values for layer, values in found.noise.items()}
+        scores = {name: np.asarray(getattr(found, name)) for name in _SCORES}
+        pictures = {"picture": found.picture, "strip": found.strip}
+        files.write_npz(self._path(key), w=found.w, **pictures, **scores, **noise)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.npz"
+
+
+def score(name: str, found: Inversion, verdict: str) -> dict[str, str]:
+    """Returns the row of `scores.csv` for the photo `name`."""
+    scores = (f"{found.lpips:.4f}", f"{found.psnr:.2f}", f"{found.distance:.3f}")
+    return dict(zip(_COLUMNS, (name, *scores, verdict, str(found.steps)), strict=True))
+
+
+def write_scores(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Writes `rows`, of `score`, to `scores.csv`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.atomic_write(folder / "scores.csv", text.getvalue().encode())
+
+
+def read_scores(folder: Path) -> list[dict[str, str]]:
+    """Returns what `write_scores` wrote to `folder`, nothing where it did not."""
+    path = folder / "scores.csv"
+    return list(csv.DictReader(io.StringIO(path.read_text()))) if path.exists() else []
+
+
+def write_strip(folder: Path, name: str, found: Inversion) -> None:
+    """Writes the strip of the photo `name` as a PNG file."""
+    images.write_png(_strip_path(folder, name), found.strip)
+
+
+def read_strip(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Returns uint8 [S, S, 3] by name of the panel, of the photo `name`."""
+    strip = images.read_photo(_strip_path(folder, name))
+    return dict(zip(PANELS, np.split(strip, len(PANELS), axis=1), strict=True))
+
+
+def _strip_path(folder: Path, name: str) -> Path:
+    return folder / "strips" / f"{name}.png"
