@@ -121,7 +121,8 @@ def get_config() -> ConfigDict:
         net="alex",
         candidates=16,
         save_every=10,
-        steps=100,
+        steps=60,
+        space="w",  # nearer than W+ to what heads have learned from, at half the likeness
         pull=0.1,
         latent_noise=0.0,
         optimise_noise=False,
@@ -157,6 +158,7 @@ def _projection(**changes: object) -> ConfigDict:
     settings.noise_regularisation = 1e5  # weight of their autocorrelation
     settings.pixel = 1.0  # weight of the mean squared difference of pixels, beside LPIPS
     settings.pull = 0.02  # weight of the squared distance from the mean latent (usual is 1)
+    settings.together = 0.0  # weight of the squared spread of the layers' latents
     settings.size = 256  # pixels a side at which pictures are compared
     settings.good_lpips = 0.3  # a result is "good" up to this LPIPS and good_distance,
     settings.poor_lpips = 0.5  # "poor" up to this, and "failed" beyond

@@ -36,6 +36,8 @@ class Settings:
         noise_regularisation: weight of the noise maps' autocorrelation.
         pixel: weight of the mean squared difference of pixels, beside LPIPS.
         pull: weight of the squared distance from the mean latent, see `Latents`.
+        together: weight of the squared spread of the layers' latents, which in W+ can leave all
+            that the mapping draws, and whose activations then mean nothing to a head.
         size: pixels a side at which pictures are compared.
         plateau: share by which the loss must fall from one chunk of steps to the next for a
             photo to go on; 0 for no such end.
@@ -52,6 +54,7 @@ class Settings:
     noise_regularisation: float = 1e5
     pixel: float = 0.0
     pull: float = 0.0
+    together: float = 0.0
     size: int = 256
     plateau: float = 0.0
 
@@ -76,8 +79,14 @@ class Latents:
 
         About 1 for latents that the mapping draws, and psi squared for truncated ones.
         """
-        white = jnp.dot(w - self.mean, self.whitening, precision=jax.lax.Precision.HIGHEST)
-        return jnp.square(white).mean()
+        return jnp.square(self._white(w - self.mean)).mean()
+
+    def squared_spread(self, w: jax.Array) -> jax.Array:
+        """Returns [], at least 0: the same of `w` [L, D] - its mean over layers; 0 in W."""
+        return jnp.square(self._white(w - w.mean(0))).mean()
+
+    def _white(self, w: jax.Array) -> jax.Array:
+        return jnp.dot(w, self.whitening, precision=jax.lax.Precision.HIGHEST)
 
 
 @jax.tree_util.register_dataclass
@@ -112,6 +121,7 @@ class Projection:
         lpips: [] its distance from the photo.
         psnr: [] in dB, at the size at which pictures are compared.
         distance: [] of w from the mean, see `Latents`; about 1 for what the mapping draws.
+        spread: [] of the layers' latents, in the same units; 0 for what the mapping draws.
         step: [] steps done.
     """
 
@@ -121,6 +131,7 @@ class Projection:
     lpips: jax.Array
     psnr: jax.Array
     distance: jax.Array
+    spread: jax.Array
     step: jax.Array
 
 
@@ -213,6 +224,7 @@ def _step(
             lpips
             + settings.pixel * mse
             + settings.pull * latents.squared_distance(params["w"])
+            + settings.together * latents.squared_spread(params["w"])
             + settings.noise_regularisation * regularisation
         )
 
@@ -243,6 +255,7 @@ def judge(settings: Settings, fixed: Fixed, state: State, photo: jax.Array) -> P
         lpips=lpips,
         psnr=10 * jnp.log10(2**2 / mse),
         distance=jnp.sqrt(latents.squared_distance(w)),
+        spread=jnp.sqrt(latents.squared_spread(w)),
         step=state.step,
     )
 

@@ -184,16 +184,17 @@ def test_regularisation_keeps_noise_maps_white(make, photos):
     assert agreement(1e5) < 0.1 * agreement(0.0)
 
 
-def test_pull_leads_to_the_mean(make, photos, generator):
-    def distance(pull):
-        settings = dataclasses.replace(
-            SHORT, steps=60, pull=pull, optimise_noise=False, latent_noise=0.0
-        )
-        start = projection.draw_latents(generator, jax.random.key(3), 3)
-        found = invert.project(make(settings), photos, chunk=60, names=NAMES, start=start)
-        return np.asarray(found.distance)
+def test_latents_are_pulled_to_the_mean_or_to_each_other(make, photos, generator):
+    start = projection.draw_latents(generator, jax.random.key(3), 3)
 
-    assert (distance(100.0) < 0.3 * distance(0.0)).all()
+    def find(**weights):
+        settings = {"steps": 60, "pull": 0.0, "optimise_noise": False, "latent_noise": 0.0}
+        projector = make(dataclasses.replace(SHORT, **{**settings, **weights}))
+        return invert.project(projector, photos, chunk=60, names=NAMES, start=start)
+
+    free = find()
+    assert (find(pull=100.0).distance < 0.3 * free.distance).all()
+    assert (find(together=100.0).spread < 0.3 * free.spread).all()
 
 
 def test_space_w_has_one_latent_for_all_layers(make, photos, short):

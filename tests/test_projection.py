@@ -106,3 +106,13 @@ def test_distance_weighs_directions_by_their_spread():
     latents = Latents(jnp.array([1.0, 2.0]), jnp.zeros(()), jnp.diag(covariance.diagonal() ** -0.5))
     wide, narrow = latents.mean + jnp.array([2.0, 0.0]), latents.mean + jnp.array([0.0, 0.5])
     assert latents.squared_distance(wide) == latents.squared_distance(narrow) == 0.5
+
+
+def test_spread_is_the_distance_of_layers_from_their_mean(latents):
+    rng = np.random.default_rng(5)
+    w = jnp.asarray(rng.normal(size=(6, 12)), jnp.float32)
+    assert float(latents.squared_spread(jnp.repeat(w[:1], 6, 0))) < 1e-9
+    centred = latents.mean + w - w.mean(0)
+    expected = float(latents.squared_distance(centred))
+    for moved in (centred, centred + 3.0):  # wherever their mean is
+        assert float(latents.squared_spread(moved)) == pytest.approx(expected, rel=1e-3)

@@ -12,9 +12,9 @@ import numpy as np
 from repgan_jax.io import files, images
 
 PANELS = ("start", "10 %", "50 %", "end", "photo")  # of a strip, from left to right
-_COLUMNS = ("photo", "lpips", "psnr", "distance", "verdict", "steps")
+_COLUMNS = ("photo", "lpips", "psnr", "distance", "spread", "verdict", "steps")
 _NOISE = "noise/"  # before the layer's name
-_SCORES = ("lpips", "psnr", "distance", "steps")
+_SCORES = ("lpips", "psnr", "distance", "spread", "steps")
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
 
@@ -30,6 +30,7 @@ class Inversion:
         lpips: distance of the picture from the photo.
         psnr: in dB.
         distance: of w from the mean.
+        spread: of the layers' latents.
         steps: of the optimiser.
     """
 
@@ -40,6 +41,7 @@ class Inversion:
     lpips: float
     psnr: float
     distance: float
+    spread: float
     steps: int
 
 
@@ -72,7 +74,12 @@ class Store:
 
 def score(name: str, found: Inversion, verdict: str) -> dict[str, str]:
     """Returns the row of `scores.csv` for the photo `name`."""
-    scores = (f"{found.lpips:.4f}", f"{found.psnr:.2f}", f"{found.distance:.3f}")
+    scores = (
+        f"{found.lpips:.4f}",
+        f"{found.psnr:.2f}",
+        f"{found.distance:.3f}",
+        f"{found.spread:.3f}",
+    )
     return dict(zip(_COLUMNS, (name, *scores, verdict, str(found.steps)), strict=True))
 
 

@@ -69,7 +69,7 @@ def select(pairs: Sequence[tuple], options: ConfigDict) -> list[tuple]:
     return chosen
 
 
-def _read(pair: tuple, options: ConfigDict, palette: Palette) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(pair: tuple, options: ConfigDict, palette: Palette) -> tuple[np.ndarray, np.ndarray]:
     """Returns (photo uint8 [S, S, 3], truth int32 [S, S]) at the size of the comparison."""
     _, photo, key = pair
     truth = celebamask.read_truth(
@@ -93,7 +93,7 @@ def _compare(segmenter: Segmenter, pairs: Sequence[tuple], options: ConfigDict) 
     counts = []
     with tqdm(total=len(pairs), desc="evaluate", unit="photo") as bar:
         for start in range(0, len(pairs), _BATCH):
-            batch = [_read(pair, options, segmenter.palette) for pair in pairs[start:][:_BATCH]]
+            batch = [read_pair(pair, options, segmenter.palette) for pair in pairs[start:][:_BATCH]]
             guesses = segmenter.predict(np.stack([photo for photo, _ in batch]))
             for (_, truth), guess in zip(batch, guesses, strict=True):
                 counts.append(metrics.confusion(truth, guess, segmenter.palette.num_classes))
@@ -118,7 +118,7 @@ def _write_examples(
         for rank, quantile in _EXAMPLES
         for index in order[int(quantile * (len(order) - shown)) :][:shown]
     ]
-    read = [_read(pairs[index], options, segmenter.palette) for _, index in chosen]
+    read = [read_pair(pairs[index], options, segmenter.palette) for _, index in chosen]
     photos = np.stack([photo for photo, _ in read])
     files.write_npz(
         path,

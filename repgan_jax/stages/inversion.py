@@ -223,6 +223,7 @@ def _inversion(found: projection.Projection, strips: np.ndarray, i: int) -> Inve
         float(one.lpips),
         float(one.psnr),
         float(one.distance),
+        float(one.spread),
         int(one.step),
     )
 

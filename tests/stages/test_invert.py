@@ -47,7 +47,7 @@ def test_every_photo_is_scored(done):
     folder, out = done
     rows = _rows(folder)
     assert [row["photo"] for row in rows] == ["0", "1", "2", "3", "4"]
-    assert list(rows[0]) == ["photo", "lpips", "psnr", "distance", "verdict", "steps"]
+    assert list(rows[0]) == ["photo", "lpips", "psnr", "distance", "spread", "verdict", "steps"]
     for row in rows:
         assert float(row["lpips"]) > 0 and float(row["psnr"]) > 5 and float(row["distance"]) > 0
         assert row["verdict"] in ("good", "poor", "failed") and row["steps"] == "8"

@@ -1,0 +1,104 @@
+"""Whether the score of an inverted photo predicts how well its parts are found, photo by photo.
+
+    python benchmarks/inversion_quality.py [runs/face] [--photos=40] [--crop=1.0]
+
+Needs the finished stages fewshot and autoshot of that run and, as the stage evaluate, true masks
+($CELEBAMASK_HQ). The first validation photos are inverted and segmented by the few-shot heads. One
+JSON line a photo (mean IoU over its parts of both methods), and a summary: rank correlation of IoU
+with each score, and the mean IoU of photos by LPIPS. `--crop=0.6` takes the middle 60 % of each
+photo: framed as no picture of the generator is.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs import face
+from repgan_jax import load_generator, load_segmenter, metrics, synthesize
+from repgan_jax.io import celebamask, images, inversions, masks
+from repgan_jax.segmenter import most_likely
+from repgan_jax.stages import evaluate, fewshot
+from repgan_jax.stages.inversion import Inverter
+
+BINS = 4
+
+
+def mean_iou(truth: np.ndarray, guess: np.ndarray, names: tuple[str, ...]) -> float:
+    """Returns the mean IoU over the classes that `truth` [S, S] has."""
+    counts = metrics.confusion(truth, guess, len(names))
+    return metrics.summary(counts[None], names)["per_picture"]["mean_iou"]
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Returns Spearman's coefficient of `x` and `y` [n], which have no ties."""
+    ranks = (np.argsort(np.argsort(values)) for values in (x, y))
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def main() -> None:
+    """Measures the run in the folder of the first argument."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir", nargs="?", type=Path, default=Path("runs/face"))
+    parser.add_argument("--photos", type=int, default=40)
+    parser.add_argument("--crop", type=float, default=1.0)
+    arguments = parser.parse_args()
+    config = face.get_config()
+    options = config.evaluate
+    options.split, options.limit = "validation", arguments.photos
+    pairs = celebamask.find_pairs(options.images, options.masks, options.layout)
+    pairs = evaluate.select(pairs, options)
+    head, taps, heads, palette = fewshot.load_heads(arguments.workdir)
+    segmenter, generator = load_segmenter(arguments.workdir), load_generator(config.generator)
+    inverter = Inverter(config, arguments.workdir)
+    label = jax.jit(synthesize.make_labeller(head, taps))
+    size = options.size
+    border = round((1 - arguments.crop) * size / 2)
+    inside = slice(border, size - border)
+    photos, truths, rows = {}, {}, []
+    for pair in pairs:
+        photo, truth = evaluate.read_pair(pair, options, palette)
+        photos[pair[0]] = images.resize_area(photo[inside, inside], inverter.size)
+        truths[pair[0]] = masks.resize_mask(truth[inside, inside], size, palette.num_classes)
+    for name, found in inverter.find(photos):
+        probabilities = np.asarray(label(generator, heads, found.w[None], found.noise)[0])
+        guess = most_likely(probabilities, (size, size))
+        direct = segmenter.predict(images.resize_area(photos[name], size)[None])[0]
+        row = inversions.score(name, found, inverter.verdict(found))
+        row["iou"] = round(mean_iou(truths[name], guess, palette.names), 3)
+        row["iou_of_the_network"] = round(mean_iou(truths[name], direct, palette.names), 3)
+        row["confidence"] = round(float(probabilities.max(-1).mean()), 4)
+        rows.append(row)
+        print(json.dumps(row))
+    columns = {
+        key: np.array([float(row[key]) for row in rows])
+        for key in rows[0]
+        if key not in ("photo", "verdict")
+    }
+    order = np.argsort(columns["lpips"])
+    print(
+        json.dumps(
+            {
+                "photos": len(rows),
+                "iou": round(columns["iou"].mean(), 3),
+                "iou_of_the_network": round(columns["iou_of_the_network"].mean(), 3),
+                "rank_correlation_with_iou": {
+                    key: round(rank_correlation(columns[key], columns["iou"]), 2)
+                    for key in ("lpips", "psnr", "distance", "confidence")
+                },
+                "from_the_best_lpips_to_the_worst": [
+                    {
+                        "lpips_up_to": float(columns["lpips"][part[-1]]),
+                        "iou": round(columns["iou"][part].mean(), 3),
+                    }
+                    for part in np.array_split(order, BINS)
+                ],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
