@@ -130,7 +130,7 @@ def get_config() -> ConfigDict:
         poor_lpips=0.2,
     )
     invert.standard = _projection(
-        candidates=64, steps=500, learning_rate=0.05, optimise_noise=False
+        candidates=64, steps=200, space="w", pull=0.1, latent_noise=0.0, optimise_noise=False
     )
     invert.paper = _projection(space="w", pixel=0.0, pull=0.0)  # StyleGAN2's projector
 

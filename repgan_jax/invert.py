@@ -61,7 +61,7 @@ class Projector:
         self._judge = parallel.spread(judge, backend=backend)
         self._choose = parallel.spread(partial(projection.choose, settings), backend=backend)
 
-    def best_of(self, photos: np.ndarray, count: int) -> jax.Array:
+    def best_of(self, photos: np.ndarray, count: int) -> np.ndarray:
         """Returns w [N, D]: for each photo the best of the mean and `count` random latents.
 
         Args:
@@ -70,11 +70,11 @@ class Projector:
         """
         candidates = self._mean[None]
         if not count:
-            return jnp.repeat(candidates, len(photos), axis=0)
+            return np.repeat(candidates, len(photos), axis=0)
         drawn = projection.draw_latents(self.generator, self._candidates_key, count)
         drawn = stylegan2.truncate(drawn, self._mean, CANDIDATE_TRUNCATION)
         candidates = jnp.concatenate([candidates, drawn])
-        return self._choose((self._fixed, candidates), _padded(photos))[: len(photos)]
+        return np.asarray(self._choose((self._fixed, candidates), _padded(photos)))[: len(photos)]
 
     def init(self, w: jax.Array) -> State:
         """Returns the states [N] before the first step.
@@ -144,7 +144,9 @@ def project(
     photos = _padded(photos)
 
     def report() -> Projection:
-        found = jax.tree.map(lambda leaf: leaf[:count], projector.judge(states, photos))
+        # on the host: what is cut out of an array on many devices has to be sent between them
+        found = jax.device_get(projector.judge(states, photos))
+        found = jax.tree.map(lambda leaf: leaf[:count], found)
         _check_finite(states, found, names, settings)
         on_chunk(states, found)
         return found
@@ -154,8 +156,8 @@ def project(
         states = projector.init(_padded(start))
         states = dataclasses.replace(states, active=jnp.arange(len(photos)) < count)
     found = report()
-    while (states.active & (states.step < settings.steps)).any():
-        before, end = states, int(states.step.max()) + chunk
+    while (np.asarray(states.active) & (np.asarray(states.step) < settings.steps)).any():
+        before, end = states, int(np.max(jax.device_get(states.step))) + chunk
         states = projector.advance(states, photos, end)
         if settings.plateau:
             falling = states.loss < (1 - settings.plateau) * before.loss
@@ -178,7 +180,8 @@ def _check_finite(
     states: State, found: Projection, names: Sequence[str], settings: Settings
 ) -> None:
     """Raises UserError with the first photo whose loss is not a number."""
-    for name, step, loss, lpips in zip(names, states.step, states.loss, found.lpips, strict=False):
+    steps, losses = jax.device_get((states.step, states.loss))
+    for name, step, loss, lpips in zip(names, steps, losses, found.lpips, strict=False):
         if np.isnan(loss) or np.isnan(lpips):
             raise UserError(
                 f"{name}: the loss or its gradient is not a number at step {step} ({settings}); "

@@ -182,7 +182,7 @@ class Inverter:
             start = projector.best_of(photos, settings.candidates)
 
         def on_chunk(states, found):
-            step = int(states.step.max())
+            step = int(np.max(jax.device_get(states.step)))
             pictures = [images.resize_area(x, settings.size) for x in np.asarray(found.picture)]
             for panel, share in enumerate(_SHARES):  # the first checkpoint at its share, or the end
                 if share * settings.steps > step - settings.save_every:
