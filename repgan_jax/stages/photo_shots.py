@@ -14,8 +14,12 @@ from repgan_jax.stages.inversion import Inverter, describe
 
 
 def are_photos(config: ConfigDict) -> bool:
-    """Returns whether `config.fewshot.shots` come without latents."""
-    return not (Path(config.fewshot.shots) / masks.LATENTS).exists()
+    """Returns whether `config.fewshot.shots` come without latents, and says so."""
+    shots = Path(config.fewshot.shots)
+    if (shots / masks.LATENTS).exists():
+        return False
+    print(f"fewshot: no {masks.LATENTS} in {shots}: its pictures are taken as photos", flush=True)
+    return True
 
 
 def read(config: ConfigDict, palette: Palette, inverter: Inverter, folder: Path) -> masks.Shots:
@@ -28,7 +32,6 @@ def read(config: ConfigDict, palette: Palette, inverter: Inverter, folder: Path)
         UserError: a photo that the generator cannot make, or what reading or inverting it refuses.
     """
     options = config.fewshot
-    print(f"fewshot: no {masks.LATENTS} in {options.shots}: its pictures are photos", flush=True)
     squares = framing.read_squares(config.invert.landmarks)
     photos, labels, found, rows = {}, {}, {}, []
     for name, file in masks.find_shots(options.shots, options.names).items():

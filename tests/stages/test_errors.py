@@ -93,7 +93,10 @@ def test_mask_with_an_unknown_id(tiny_chain, inputs, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda shots: (shots / "latents.npz").unlink(), "latents.npz: no latents"),
+        (
+            lambda shots: (shots / "latents.npz").unlink(),
+            "no weights of LPIPS here",
+        ),  # photos, then
         (lambda shots: _write_latents(shots, slice(2)), "latents.npz: no latent for "),
         (lambda shots: _write_latents(shots, [1, 0, 2]), "its latent makes another picture"),
         (lambda shots: _write_latents(shots, slice(3), width=40), "w of shape (40,); "),
@@ -104,7 +107,8 @@ def test_mask_with_an_unknown_id(tiny_chain, inputs, tmp_path):
 )
 def test_incomplete_shots(tiny_chain, inputs, tmp_path, spoil, message):
     spoil(inputs["shots"])
-    assert message in _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
+    perceptual = {"invert__perceptual": tmp_path / "lpips"}
+    assert message in _fails_on_shots(tiny_chain, inputs, tmp_path / "run", **perceptual)
 
 
 def _write_latents(shots, chosen, width=48):

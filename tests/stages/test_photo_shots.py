@@ -44,7 +44,10 @@ def test_heads_learn_from_photos(done, changes):
     workdir, out = done
     summary = json.loads((workdir / "fewshot/stage.json").read_text())["summary"]
     assert summary["shots"] == ["0", "1", "2"] and summary["pixel_accuracy"] > 0.7
-    assert f"fewshot: no latents.npz in {changes['fewshot__shots']}: its pictures are photos" in out
+    assert (
+        f"fewshot: no latents.npz in {changes['fewshot__shots']}: its pictures are taken as photos"
+        in out
+    )
     assert "images/2: good (LPIPS " in out and "% ignored\n" in out
 
 
