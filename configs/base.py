@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     cluster.address = ""  # host:port of process 0; setting it makes config.distributed needless
     cluster.processes = 0  # how many there are
     cluster.process = -1  # which one this is, counted from 0
+    cluster.lost_after = 30.0  # seconds without a sign of life after which a process counts as dead
 
     fewshot = config.fewshot = ConfigDict()
     fewshot.shots = (
@@ -55,6 +56,7 @@ def get_config() -> ConfigDict:
     generate.shard_size = 50  # pictures a shard: what a kill can cost; thousands for millions
     generate.batch_size = 4  # pictures a device and call; changes no record
     generate.soft_labels = True  # also store class probabilities (uint8)
+    generate.encoding = "png"  # of pictures: "png", "webp" (lossless, faster) or "jpeg" (lossy)
 
     verify = config.verify = ConfigDict()
     verify.samples = 8  # pictures that are generated once more, to compare all their bytes
@@ -136,6 +138,12 @@ def get_config() -> ConfigDict:
 
     sample = config.sample = ConfigDict()
     sample.num_pictures = 16
+
+    export = config.export = ConfigDict()
+    export.format = "coco"  # coco, voc, celebamask or parquet
+    export.output = ""  # folder; "" = export/FORMAT in the workdir
+    export.held_out = 0.05  # share of the pictures, the last ones, that are the split "val"
+    export.shard_size = 500  # pictures a Parquet file; in any format, what a kill can cost
     return config
 
 

@@ -4,13 +4,14 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from repgan_jax import stages
+from repgan_jax import distributed, preemption, stages
 from repgan_jax.errors import UserError
 
 MAIN_FIELDS = {
@@ -26,7 +27,10 @@ MAIN_FIELDS = {
     "segment.input": "photo, or folder of photos, to segment",
     "invert.input": "photo, or folder of photos, whose latents are wanted",
     "seed": "every random choice derives from it",
+    "distributed": "one of several processes of a run: docs/scale.md",
 }
+
+TERMINATED = "stopped by SIGTERM; what is written is whole, and the same command goes on from here"
 
 
 def help_text() -> str:
@@ -84,8 +88,10 @@ def run(config: ConfigDict) -> None:
         folder = Path(config.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    for stage in [stages.load(name) for name in config.stages]:
-        stage.run(config, Path(config.workdir).expanduser())
+    workdir = Path(config.workdir).expanduser()
+    for name, stage in [(name, stages.load(name)) for name in config.stages]:
+        run_stage = partial(stage.run, config, workdir)
+        run_stage() if name in stages.TOGETHER else distributed.by_leader(run_stage)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,11 +101,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(help_text())
         return 0
+    code, failed = 1, True
+    with preemption.terminable(TERMINATED):
+        try:
+            code, failed = _attempt(argv)
+        finally:  # of a bug, too
+            distributed.leave(code, failed=failed)
+    return code
+
+
+def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
+    """Returns (exit code, whether it ended before its time); says why it did."""
     try:
         config = read_config(argv)
         use_all_cores(config.autoshot.batch_size)
+        if config.distributed or config.cluster.address:
+            distributed.start(**config.cluster)
         run(config)
-        return 0
+        return 0, False
+    except preemption.Terminated:
+        print(TERMINATED, flush=True)
+        return 0, True
     except UserError as error:
         message, code = str(error), 2
     except KeyboardInterrupt:
@@ -109,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         message, code = f"{error.filename or 'disk'}: {error.strerror}; choose another folder", 2
     print(f"error: {message}", file=sys.stderr)
-    return code
+    return code, True
 
 
 def _split_commas(config: ConfigDict) -> None:

@@ -3,8 +3,10 @@
 Two backends give the same bits: "shard_map", and "pmap" for those who know it better.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from repgan_jax.errors import UserError
 
 AXIS = "data"  # for collectives inside a step: `jax.lax.pmean(grads, parallel.AXIS)`
 BACKENDS = ("shard_map", "pmap")
+T = TypeVar("T")
 
 
 def devices() -> list[jax.Device]:
@@ -34,6 +37,21 @@ def replicate(tree: Any) -> Any:
 def padded(indices: np.ndarray, multiple: int) -> np.ndarray:
     """Returns `indices` [N] with the last one repeated until N is a multiple of `multiple`."""
     return np.pad(indices, (0, -len(indices) % multiple), mode="edge")
+
+
+def ahead(pool: Executor, calls: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
+    """Yields the results of `calls` in their order, while `pool` works on up to `count` more."""
+    pending = deque()
+    try:
+        for call in calls:
+            pending.append(pool.submit(call))
+            if len(pending) > count:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # of no use to anyone where the caller stops early
+        for future in pending:
+            future.cancel()
 
 
 def spread(fn: Callable[[Any, Any], Any], *, backend: str = "shard_map") -> Callable[..., Any]:

@@ -1,5 +1,9 @@
 """Neither the backend nor the number of devices changes a result."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +90,36 @@ def test_training_is_the_same_on_both_backends_and_any_number_of_devices(use_dev
         # means of 16 in another order, three steps of 1e-2: 1e-6
         np.testing.assert_allclose(kernel_one, kernel, atol=1e-6)
         np.testing.assert_allclose(loss_one, loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 20])
+def test_ahead_keeps_the_order_and_its_bounds(count):
+    begun, seen = [], []
+
+    def call(i):
+        begun.append(i)
+        return i
+
+    with ThreadPoolExecutor(2) as pool:
+        for i in parallel.ahead(pool, (partial(call, i) for i in range(10)), count):
+            seen.append(i)
+            assert len(begun) <= len(seen) + count
+    assert seen == list(range(10))
+
+
+def test_ahead_passes_errors_on_and_drops_the_rest():
+    started, go = [], Event()
+
+    def call(i):
+        started.append(i)
+        if i == 1:
+            raise OSError("full")
+        go.wait(0.2)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(OSError, match="full"):
+        for _ in parallel.ahead(pool, (partial(call, i) for i in range(10)), 5):
+            pass
+    assert max(started) < 6
 
 
 def test_padded_repeats_the_last_index():

@@ -7,12 +7,13 @@ from repgan_jax.stages import STAGES
 
 
 def get_config() -> ConfigDict:
-    """Returns the tiny config with every stage but `invert` and `export`.
+    """Returns the tiny config with every stage but those that have runs of their own.
 
-    They have runs of their own. True masks are ids of ours; paths come by flags.
+    True masks are ids of ours; paths come by flags.
     """
     config = tiny.get_config()
-    config.stages = tuple(name for name in STAGES if name not in ("invert", "export"))
+    own = ("verify", "repair", "invert", "export")
+    config.stages = tuple(name for name in STAGES if name not in own)
     config.fewshot.names = ()
     config.evaluate.class_map = ConfigDict()
     config.evaluate.validation = 1

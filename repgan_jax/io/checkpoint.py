@@ -139,7 +139,13 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
         self._folder = Path(folder).absolute()  # with a relative one Orbax fails late and silently
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=False,  # refused together with the last one
+            enable_async_checkpointing=False,
+            multiprocessing_options=_alone(),
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, tree: Any) -> None:
@@ -181,7 +187,16 @@ def _save_tree(path: Path, tree: Tree) -> None:
 
 
 def _tree_checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
+    return ocp.Checkpointer(handler, multiprocessing_options=_alone())
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Returns options with which Orbax never waits for the other processes of a run."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> str:

@@ -1,23 +1,29 @@
 """The generated, labelled dataset on disk: ArrayRecord shards that TFDS and Grain read.
 
-`{folder}/generated/1.0.0/generated-train.array_record-{i:05d}-of-{n:05d}`, without TensorFlow.
+`{folder}/generated/1.0.0/generated-train.array_record-{i:05d}-of-{n:05d}`, without TensorFlow;
+`{folder}/shards/{i:05d}.json` tells the checksum of a shard and what its labels add up to.
 """
 
-import contextlib
+import bisect
 import dataclasses
+import functools
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from tensorflow_datasets.core import example_serializer
 
+from repgan_jax import parallel
 from repgan_jax.errors import UserError
-from repgan_jax.io import images
+from repgan_jax.io import checkpoint, images, shards
 
 NAME, VERSION, SPLIT = "generated", "1.0.0", "train"
+LISTED = 10_000  # confidences in confidence.json: enough for a report on a dataset of any size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Writer:
         label_size: pixels a side of the labels.
         latent_shape: (D,) or (L, D).
         soft: whether examples also have probabilities.
+        encoding: of the pictures, one of `images.ENCODINGS`; labels are always PNG.
     """
 
     folder: Path
@@ -41,65 +48,114 @@ class Writer:
     label_size: int
     latent_shape: tuple[int, ...]
     soft: bool = True
+    encoding: str = "png"
 
     def missing(self) -> list[int]:
-        """Returns the shards that are not there, or not whole."""
-        lengths = enumerate(self.shard_lengths)
-        return [i for i, length in lengths if _count(self.shard_path(i)) != length]
+        """Returns the shards that are not there, not whole, or marked as bad; reads no record."""
+        return [i for i in range(len(self.shard_lengths)) if not self.shard(i).is_whole()]
 
-    def shard_path(self, shard: int) -> Path:
-        """Returns where the shard of this index lies."""
-        name = f"{NAME}-{SPLIT}.array_record-{shard:05d}-of-{len(self.shard_lengths):05d}"
-        return _version_folder(self.folder) / name
+    def shard(self, i: int) -> shards.Shard:
+        """Returns the shard of this index, whether it is there or not."""
+        name = f"{NAME}-{SPLIT}.array_record-{i:05d}-of-{len(self.shard_lengths):05d}"
+        return shards.Shard(
+            _version_folder(self.folder) / name,
+            self.folder / "shards" / f"{i:05d}.json",
+            range(self._starts[i], self._starts[i + 1]),
+            len(self.class_names),
+        )
 
     def write(self, shard: int, examples: Iterable[Mapping[str, Any]]) -> None:
-        """Writes one shard, whole or not at all.
+        """Writes one shard, whole or not at all; encodes on all cores, a few examples at a time.
 
         Args:
             shard: index of the shard.
             examples: as many as its length says, of image [S, S, 3] uint8, mask [H, H] ids,
-                probabilities [H, H, K] (where `soft`), latent, index (the sample's, in the whole
-                dataset), and confidence (mean of the largest probability).
+                probabilities [H, H, K] (where `soft`; in [0, 1], or uint8 of 255ths), latent,
+                index (the sample's, in the whole dataset), and confidence (mean of the largest
+                probability).
         """
-        path = self.shard_path(shard)
-        partial = path.with_name(f".{path.name}.partial")
-        features = self._features()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_records(partial, (self._record(features, example) for example in examples))
-            if _count(partial) != self.shard_lengths[shard]:
-                raise OSError("fewer records than expected arrived on the disk")
-            os.replace(partial, path)
-        except (OSError, RuntimeError) as error:  # the latter is what ArrayRecord raises
-            raise UserError(
-                f"{path}: not written ({error}); make room, and run the same command to go on"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(threads) as pool:
+            calls = (functools.partial(self._label, example) for example in examples)
+            self.shard(shard).write(parallel.ahead(pool, calls, 4 * threads))
 
-    def finalize(self) -> None:
-        """Writes the metadata with which the shards become a dataset."""
+    def finalize(self, **origin: Any) -> dict[str, Any]:
+        """Writes the metadata with which the shards become a dataset, and returns it.
+
+        Args:
+            origin: of the dataset, to be stated beside its size, mean confidence and the classes'
+                shares of all pixels.
+        """
         if missing := self.missing():
-            raise UserError(f"{self.shard_path(missing[0])}: not a whole shard; generate again")
-        shards = range(len(self.shard_lengths))
+            raise UserError(f"{self.shard(missing[0]).path}: not a whole shard; generate again")
+        size, total, listed, pixels = 0, 0.0, [], np.zeros(len(self.class_names), int)
+        for i in range(len(self.shard_lengths)):
+            facts = self.shard(i).facts()
+            size += facts["bytes"]
+            total += sum(facts["confidence"])
+            listed += facts["confidence"][: LISTED - len(listed)]
+            pixels += facts["pixels"]
+        count = sum(self.shard_lengths)
+        metadata = {
+            **origin,
+            "num_pictures": count,
+            "mean_confidence": total / count,
+            "class_shares": dict(zip(self.class_names, pixels / pixels.sum(), strict=True)),
+        }
+        checkpoint.write_json(self.folder / "confidence.json", {"confidence": listed})
+        folder = _version_folder(self.folder)
+        checkpoint.write_json(folder / "metadata.json", metadata)  # TFDS's `builder.info.metadata`
         split = tfds.core.SplitInfo(
-            name=SPLIT,
-            shard_lengths=list(self.shard_lengths),
-            num_bytes=sum(self.shard_path(i).stat().st_size for i in shards),
+            name=SPLIT, shard_lengths=list(self.shard_lengths), num_bytes=size
         )
         tfds.folder_dataset.write_metadata(
-            data_dir=_version_folder(self.folder),
-            features=self._features(),
+            data_dir=folder,
+            features=self._features,
             split_infos=[split],
             check_data=False,  # would need TensorFlow
             description="Generated pictures with part labels.",
         )
+        return metadata
 
+    def record(self, example: Mapping[str, Any]) -> bytes:
+        """Returns the bytes in which an example is stored: the same ones in every process."""
+        stored = {
+            "image": images.encode_picture(example["image"], self.encoding),
+            "mask": images.encode_png(example["mask"].astype(np.uint8)),
+            "latent": np.asarray(example["latent"], np.float32),
+            "index": int(example["index"]),
+            "confidence": float(example["confidence"]),
+        }
+        if self.soft:
+            stored["soft"] = images.encode_png(stack(example["probabilities"]))
+        proto = self._serializer.get_tf_example(self._features.encode_example(stored))
+        return proto.SerializeToString(deterministic=True)  # else in an order of each process's own
+
+    def read_record(self, index: int) -> bytes:
+        """Returns the stored bytes of the sample `index`."""
+        shard = self.shard(self.shard_of(index))
+        return next(shards.read_records(shard.path, [index - shard.indices.start]))
+
+    def shard_of(self, index: int) -> int:
+        """Returns the shard that holds the sample `index`."""
+        return bisect.bisect_right(self._starts, index) - 1
+
+    def flaw(self, shard: int) -> str:
+        """Returns what is wrong with a shard, all of which is read; "" where nothing is."""
+        return self.shard(shard).flaw(self._features.deserialize_example_np)
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return list(itertools.accumulate(self.shard_lengths, initial=0))
+
+    @functools.cached_property
     def _features(self) -> tfds.features.FeaturesDict:
         size, num_classes = self.label_size, len(self.class_names)
         features = {
             "image": tfds.features.Image(
-                shape=(self.picture_size, self.picture_size, 3), encoding_format="png"
+                shape=(self.picture_size, self.picture_size, 3),
+                # TFDS knows but two by name; whatever the bytes are, it decodes them
+                encoding_format="jpeg" if self.encoding == "jpeg" else "png",
             ),
             "mask": tfds.features.LabeledImage(
                 labels=list(self.class_names), shape=(size, size, 1), encoding_format="png"
@@ -116,17 +172,14 @@ class Writer:
             )
         return tfds.features.FeaturesDict(features)
 
-    def _record(self, features: tfds.features.FeaturesDict, example: Mapping[str, Any]) -> bytes:
-        stored = {
-            "image": images.encode_png(example["image"]),
-            "mask": images.encode_png(example["mask"].astype(np.uint8)),
-            "latent": np.asarray(example["latent"], np.float32),
-            "index": int(example["index"]),
-            "confidence": float(example["confidence"]),
-        }
-        if self.soft:
-            stored["soft"] = images.encode_png(stack(example["probabilities"]))
-        return features.serialize_example(features.encode_example(stored))
+    @functools.cached_property
+    def _serializer(self) -> example_serializer.ExampleSerializer:
+        return example_serializer.ExampleSerializer(self._features.get_serialized_info())
+
+    def _label(self, example: Mapping[str, Any]) -> tuple[bytes, float, np.ndarray]:
+        """Returns the example's record, confidence (as it is read back) and pixels a class."""
+        pixels = np.bincount(example["mask"].ravel(), minlength=len(self.class_names))
+        return self.record(example), float(np.float32(example["confidence"])), pixels
 
 
 class Dataset:
@@ -162,7 +215,7 @@ def open_dataset(folder: str | Path) -> Dataset:
         builder = tfds.builder_from_directory(path)
         split = builder.info.splits[SPLIT]
         for shard, length in zip(split.filepaths, split.shard_lengths, strict=True):
-            if _count(Path(shard)) != length:
+            if shards.count_records(Path(shard)) != length:
                 raise ValueError(f"{Path(shard).name} is missing or not whole")
         return Dataset(builder.as_data_source(split=SPLIT), builder.info.features["mask"].names)
     except Exception as error:  # whatever TFDS or JSON find in a damaged folder
@@ -173,9 +226,14 @@ def open_dataset(folder: str | Path) -> Dataset:
 
 
 def stack(probabilities: np.ndarray) -> np.ndarray:
-    """Returns [K * H, W] uint8 of `probabilities` [H, W, K] in [0, 1], class below class."""
+    """Returns [K * H, W] uint8 of `probabilities` [H, W, K], class below class.
+
+    They are in [0, 1], or uint8 already.
+    """
     stacked = np.moveaxis(np.asarray(probabilities), -1, 0)
-    return np.round(stacked * 255).astype(np.uint8).reshape(-1, stacked.shape[-1])
+    if stacked.dtype != np.uint8:
+        stacked = np.round(stacked * 255).astype(np.uint8)
+    return stacked.reshape(-1, stacked.shape[-1])
 
 
 def unstack(stacked: np.ndarray, num_classes: int) -> np.ndarray:
@@ -186,24 +244,3 @@ def unstack(stacked: np.ndarray, num_classes: int) -> np.ndarray:
 
 def _version_folder(folder: Path) -> Path:
     return Path(folder).absolute() / NAME / VERSION
-
-
-def _write_records(path: Path, records: Iterable[bytes]) -> None:
-    writer = ArrayRecordWriter(str(path), "group_size:1")  # every record can be read alone
-    try:
-        for record in records:
-            writer.write(record)
-    finally:
-        writer.close()
-
-
-def _count(path: Path) -> int:
-    """Returns the number of records; 0 where the file is missing or was cut off."""
-    if not path.exists():
-        return 0
-    reader = ArrayRecordReader(str(path))
-    try:
-        return reader.num_records()
-    finally:
-        with contextlib.suppress(RuntimeError):  # closing a damaged file complains once more
-            reader.close()

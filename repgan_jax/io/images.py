@@ -91,6 +91,22 @@ def encode_png(array: np.ndarray) -> bytes:
     return _png(Image.fromarray(np.asarray(array, np.uint8)))
 
 
+# How a picture is stored: losslessly as PNG; as well as WebP, smaller and in a sixth of the time,
+# which older readers do not know; or with a loss, in a third of the space.
+ENCODINGS = {
+    "png": {},
+    "webp": {"lossless": True, "method": 0},
+    "jpeg": {"quality": 95, "subsampling": 0},
+}
+
+
+def encode_picture(picture: np.ndarray, encoding: str) -> bytes:
+    """Returns uint8 [H, W, 3] as the bytes of a file in one of the `ENCODINGS`."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, encoding, **ENCODINGS[encoding])
+    return buffer.getvalue()
+
+
 def decode_png(data: bytes) -> np.ndarray:
     """Returns the uint8 [H, W, 3] or [H, W] that `encode_png` was given."""
     return np.array(Image.open(io.BytesIO(data)))

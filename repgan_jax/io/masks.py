@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import images
+from repgan_jax.io import coco, images
 from repgan_jax.palette import IGNORE, Palette, parse_classes
 
 LATENTS = "latents.npz"  # in a folder of shots that the generator made
+_COCO = "annotations.json"  # masks of all shots in one file
 _LABELME_IGNORE = "__ignore__"  # labelme's own name for pixels that count nowhere
 
 
@@ -51,6 +52,10 @@ def read_mask(
         mask = _read_labelme(path, palette)
     else:
         mask = _ids(path, images.open_picture(path), palette)
+    return _expect_size(mask, path, size)
+
+
+def _expect_size(mask: np.ndarray, path: Path, size: tuple[int, int] | None) -> np.ndarray:
     if size and mask.shape != tuple(size):
         raise UserError(
             f"{path}: mask of {mask.shape[1]}x{mask.shape[0]} pixels (width x height) for a "
@@ -156,7 +161,13 @@ def read_shot_mask(
     Raises:
         UserError: no mask, or what `read_mask` refuses.
     """
-    return read_mask(_find_mask(Path(folder), name), palette, size)
+    path = _find_mask(Path(folder), name)
+    if path != Path(folder) / _COCO:
+        return read_mask(path, palette, size)
+    drawn = coco.read_masks(path, palette)
+    if name not in drawn:
+        raise UserError(f"{path}: no picture named {name!r}; there are {', '.join(drawn)}")
+    return _expect_size(drawn[name](), path, size)
 
 
 def _ids(path: Path, image: Image.Image, palette: Palette) -> np.ndarray:
@@ -266,9 +277,11 @@ def read_latents(path: Path) -> dict[str, np.ndarray]:
 
 def _find_mask(folder: Path, name: str) -> Path:
     """Returns the path of a shot's mask: the PNG if there is one, else the polygons."""
-    for path in (folder / "masks" / f"{name}.png", folder / "labelme" / f"{name}.json"):
+    for file in (f"masks/{name}.png", f"labelme/{name}.json", _COCO):
+        path = folder / file
         if path.is_file():
             return path
     raise UserError(
-        f"{folder}: no mask for shot {name!r}; expected masks/{name}.png or labelme/{name}.json"
+        f"{folder}: no mask for shot {name!r}; expected masks/{name}.png, labelme/{name}.json "
+        f"or {_COCO}"
     )

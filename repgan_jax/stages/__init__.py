@@ -11,13 +11,18 @@ from repgan_jax.errors import UserError
 STAGES = {
     "fewshot": "fit heads on the labelled pictures' activations",
     "generate": "write a labelled dataset of generated pictures",
+    "verify": "read the whole generated dataset again, and name its bad shards",
+    "repair": "generate the shards that `verify` found bad, and these alone",
     "autoshot": "train the stand-alone network on that dataset",
     "evaluate": "compare its predictions with the true masks of photos",
     "segment": "segment photos of your own (config.segment.input)",
     "invert": "find the latents of photos of your own (config.invert.input)",
     "sample": "write a sheet of generated pictures and their labels",
+    "export": "write the generated dataset in other formats (config.export.format)",
     "report": "gather everything in one HTML page",
 }
+# Of several processes of one run, all take part in these; the other stages are the first one's.
+TOGETHER = ("generate", "verify", "repair")
 
 
 def load(name: str) -> ModuleType:

@@ -11,13 +11,13 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-from repgan_jax import generator
+from repgan_jax import distributed, generator
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 
@@ -40,7 +40,7 @@ class Stage:
         done = {"status": "done", "seconds": seconds, "summary": dict(summary)}
         checkpoint.write_json(self.folder / RECORD, {**self.record, **done})
         self.finished = True
-        _say(self.name, f"done in {seconds:.0f} s")
+        say(self.name, f"done in {seconds:.0f} s")
 
 
 @contextlib.contextmanager
@@ -53,6 +53,7 @@ def stage(
     inputs: Mapping[str, str] | None = None,
     after: Sequence[str] = (),
     refuse_changes: bool = False,
+    together: bool = False,
 ) -> Iterator[Stage]:
     """Yields the stage `name`, whose result `fields`, `inputs` and the stages `after` determine.
 
@@ -66,32 +67,26 @@ def stage(
         inputs: names and digests of files that the result depends on.
         after: stages that must be finished; their fingerprints are a part of this one.
         refuse_changes: raise where work would be thrown away, instead of starting again.
+        together: all processes of the run are here; the first one prepares the folder for them.
     """
-    with _lock(workdir):
-        inputs = {**(inputs or {}), **{other: fingerprint(workdir, other) for other in after}}
-        values = dict(leaf for field in fields for leaf in _leaves(config, field))
-        # Through JSON and back, so that they compare with what is on disk: (1, 2) is [1, 2].
-        record = json.loads(json.dumps({"fields": values, "inputs": inputs}))
-        text = json.dumps(record, sort_keys=True)
-        record["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()
-        folder = workdir / name
-        old = _read_record(folder)
-        if old and old["fingerprint"] != record["fingerprint"]:
-            changes = ", ".join(_changes(old, record))
-            if refuse_changes and len(list(folder.glob("[!.]*"))) > 1:
-                raise UserError(
-                    f"{folder}: made with other settings ({changes}); "
-                    "delete that folder or choose another --config.workdir"
-                )
-            _say(name, f"starting again, for these changed: {changes}")
-            _discard(folder)
-            old = None
-        finished = bool(old) and old["status"] == "done"
-        if finished:
-            _say(name, "done already (same settings)")
-        else:
-            checkpoint.write_json(folder / RECORD, {"status": "running", **record})
+    folder = workdir / name
+    with contextlib.ExitStack() as held:
+        lock = distributed.leads() and held.enter_context(_lock(workdir, fcntl.LOCK_EX))
+        record = _describe(config, workdir, fields, inputs or {}, after)
+
+        def prepare() -> bool:
+            finished = _prepare(folder, record, refuse_changes)
+            if together:
+                fcntl.flock(lock, fcntl.LOCK_SH)  # each process keeps other runs out while it lives
+            return finished
+
+        finished = distributed.by_leader(prepare) if together else prepare()
+        if not distributed.leads():
+            held.enter_context(_lock(workdir, fcntl.LOCK_SH))
+            _expect_same(folder, record)
         yield Stage(name, folder, finished, record)
+    if together:
+        distributed.wait()
 
 
 def finished_folder(workdir: Path, name: str) -> Path:
@@ -148,22 +143,73 @@ def board(workdir: Path, name: str) -> SummaryWriter:
     return SummaryWriter(str(workdir / "tensorboard" / name), write_to_disk=True)
 
 
-def _say(name: str, text: str) -> None:
+def _describe(
+    config: ConfigDict,
+    workdir: Path,
+    fields: Sequence[str],
+    inputs: Mapping[str, str],
+    after: Sequence[str],
+) -> dict[str, Any]:
+    """Returns {"fields", "inputs", "fingerprint"}: what a stage's result depends on."""
+    inputs = {**inputs, **{other: fingerprint(workdir, other) for other in after}}
+    values = dict(leaf for field in fields for leaf in _leaves(config, field))
+    # Through JSON and back, so that they compare with what is on disk: (1, 2) is [1, 2].
+    record = json.loads(json.dumps({"fields": values, "inputs": inputs}))
+    text = json.dumps(record, sort_keys=True)
+    return {**record, "fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _prepare(folder: Path, record: Mapping[str, Any], refuse_changes: bool) -> bool:
+    """Makes `folder` fit for work on `record`; returns whether nothing is left to do there."""
+    old = _read_record(folder)
+    if old and old["fingerprint"] != record["fingerprint"]:
+        changes = ", ".join(_changes(old, record))
+        if refuse_changes and len(list(folder.glob("[!.]*"))) > 1:
+            raise UserError(
+                f"{folder}: made with other settings ({changes}); "
+                "delete that folder or choose another --config.workdir"
+            )
+        say(folder.name, f"starting again, for these changed: {changes}")
+        _discard(folder)
+        old = None
+    finished = bool(old) and old["status"] == "done"
+    if finished:
+        say(folder.name, "done already (same settings)")
+    else:
+        checkpoint.write_json(folder / RECORD, {"status": "running", **record})
+    return finished
+
+
+def _expect_same(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raises UserError unless the first process has prepared `folder` for this `record` too."""
+    found = _read_record(folder)
+    if not found:
+        raise UserError(
+            f"{folder}: not there; all processes need one --config.workdir that they share"
+        )
+    if changes := ", ".join(_changes(found, record)):
+        raise UserError(
+            f"{folder}: process 0 has other settings ({changes}); start all with the same"
+        )
+
+
+def say(name: str, text: str) -> None:
+    """Prints a line about the stage `name`."""
     print(f"{name}: {text}", flush=True)
 
 
 @contextlib.contextmanager
-def _lock(workdir: Path) -> Iterator[None]:
+def _lock(workdir: Path, kind: int) -> Iterator[TextIO]:
     """Keeps other runs out; the system lets go of it however this process ends."""
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"{workdir}: another run is working here; wait for it or choose another workdir"
             ) from error
-        yield
+        yield file
 
 
 def _discard(folder: Path) -> None:

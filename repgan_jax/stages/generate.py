@@ -1,20 +1,28 @@
 """Stage `generate`: a labelled dataset that generator and heads write, over all devices."""
 
-from collections.abc import Iterator
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import parallel, synthesize
+from repgan_jax import distributed, parallel, synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, dataset
+from repgan_jax.io import checkpoint, dataset, images
 from repgan_jax.stages import common, fewshot
+
+Sampler = Callable[[np.ndarray], dict[str, jax.Array]]  # of indices [n]
+T = TypeVar("T")
+_AHEAD = 4  # calls of the device whose results may wait to be encoded
 
 # not batch_size and backend: they change no record
 FIELDS = (
@@ -30,6 +38,7 @@ FIELDS = (
             "picture_size",
             "shard_size",
             "soft_labels",
+            "encoding",
         )
     ),
 )
@@ -41,81 +50,129 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: a setting that the generator cannot serve; a folder of other settings.
     """
+    with open_stage(config, workdir) as stage:
+        if not stage.finished:
+            metadata = complete(config, workdir, stage)
+            if distributed.leads():
+                stage.finish(metadata)
+
+
+def open_stage(config: ConfigDict, workdir: Path) -> AbstractContextManager[common.Stage]:
+    """Returns the stage, for all processes of a run; other settings do not discard its work."""
+    return common.stage(
+        "generate",
+        config,
+        workdir,
+        FIELDS,
+        after=("fewshot",),
+        refuse_changes=True,
+        together=True,
+    )
+
+
+def complete(config: ConfigDict, workdir: Path, stage: common.Stage) -> dict[str, Any]:
+    """Writes the shards that are missing, then the dataset's metadata, which it returns."""
+    writer, sample = prepare(config, workdir, stage.folder)
+    origin = {"seed": config.seed, "fingerprint": stage.record["fingerprint"]}
+    manifest = {
+        **origin,
+        "num_shards": len(writer.shard_lengths),
+        "shard_size": config.generate.shard_size,
+        "num_pictures": config.generate.num_pictures,
+    }
+
+    def begin() -> list[int]:
+        checkpoint.write_json(stage.folder / "manifest.json", manifest)
+        return writer.missing()
+
+    missing = distributed.by_leader(begin)
+    if distributed.leads():
+        common.say("generate", f"{len(missing)} of {manifest['num_shards']} shards to be written")
+    write_shards(writer, sample, distributed.mine(missing), step=device_step(config))
+    distributed.wait()
+    return distributed.by_leader(functools.partial(writer.finalize, **origin))
+
+
+def prepare(config: ConfigDict, workdir: Path, folder: Path) -> tuple[dataset.Writer, Sampler]:
+    """Returns the writer of the dataset in `folder`, and `sample(indices) -> arrays [n, ...]`."""
     options = config.generate
-    with common.stage(
-        "generate", config, workdir, FIELDS, after=("fewshot",), refuse_changes=True
-    ) as stage:
-        if stage.finished:
-            return
-        generator = common.load_generator(config)
-        _check(config, generator)
-        head, names, variables, palette = fewshot.load_heads(workdir)
-        sample = parallel.spread(
-            synthesize.make_sampler(
-                head,
-                names,
-                truncation=options.truncation,
-                noise=options.noise,
-                picture_size=options.picture_size,
-                label=options.label,
-            ),
-            backend=config.backend,
-        )
-        # a stream of random numbers of its own, apart from the heads' initial weights
-        key = jax.random.fold_in(jax.random.key(config.seed), 1)
-        fixed = parallel.replicate((generator, variables, key))
-        writer = dataset.Writer(
-            stage.folder,
-            palette.names,
-            _shard_lengths(options.num_pictures, options.shard_size),
-            options.picture_size,
-            head.size,
-            (generator.w_dim,),
-            options.soft_labels,
-        )
-        write_shards(writer, lambda indices: sample(fixed, indices), options)
-        writer.finalize()
-        data = dataset.open_dataset(stage.folder)
-        confidence = [float(data[i]["confidence"]) for i in range(len(data))]
-        checkpoint.write_json(stage.folder / "confidence.json", {"confidence": confidence})
-        stage.finish(
-            {"num_pictures": len(confidence), "mean_confidence": float(np.mean(confidence))}
-        )
+    generator = common.load_generator(config)
+    _check(config, generator)
+    head, names, variables, palette = fewshot.load_heads(workdir)
+    sample = parallel.spread(
+        synthesize.make_sampler(
+            head,
+            names,
+            truncation=options.truncation,
+            noise=options.noise,
+            picture_size=options.picture_size,
+            label=options.label,
+        ),
+        backend=config.backend,
+    )
+    # a stream of random numbers of its own, apart from the heads' initial weights
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    writer = dataset.Writer(
+        folder,
+        palette.names,
+        _shard_lengths(options.num_pictures, options.shard_size),
+        options.picture_size,
+        head.size,
+        (generator.w_dim,),
+        options.soft_labels,
+        options.encoding,
+    )
+    return writer, functools.partial(sample, parallel.replicate((generator, variables, key)))
 
 
-def write_shards(writer: dataset.Writer, sample: Any, options: ConfigDict) -> None:
-    """Writes every shard that is missing; one is encoded while the next is computed."""
-    missing = writer.missing()
-    done = options.num_pictures - sum(writer.shard_lengths[shard] for shard in missing)
+def device_step(config: ConfigDict) -> int:
+    """Returns the number of samples that all devices of this process compute in one call."""
+    return config.generate.batch_size * len(parallel.devices())
+
+
+def examples(sample: Sampler, indices: Iterable[int], step: int) -> Iterator[dict[str, Any]]:
+    """Yields the examples of `indices`, computed `step` at a time: one call is always ahead."""
+    indices, waiting = iter(indices), None
+    while wanted := list(itertools.islice(indices, step)):
+        computing = wanted, sample(parallel.padded(np.array(wanted, np.int32), step))
+        if waiting:
+            yield from _split(*waiting)
+        waiting = computing
+    if waiting:
+        yield from _split(*waiting)
+
+
+def write_shards(
+    writer: dataset.Writer, sample: Sampler, missing: Sequence[int], *, step: int
+) -> None:
+    """Writes the shards `missing`; computes samples while others are encoded and written."""
+    indices = itertools.chain.from_iterable(writer.shard(i).indices for i in missing)
+    compute = functools.partial(next, examples(sample, indices, step))
+    count = sum(writer.shard_lengths[i] for i in missing)
     with (
-        tqdm(total=options.num_pictures, initial=done, desc="generate", unit="image") as bar,
-        ThreadPoolExecutor(1) as encoder,
+        ThreadPoolExecutor(1) as device,
+        tqdm(total=count, desc="generate", unit="image") as bar,
+        contextlib.closing(
+            parallel.ahead(device, itertools.repeat(compute, count), _AHEAD * step)
+        ) as computed,
     ):
-        pending = None
+        stream = _counted(computed, bar)
         for shard in missing:
-            start = shard * options.shard_size
-            indices = np.arange(start, start + writer.shard_lengths[shard], dtype=np.int32)
-            examples = list(_examples(sample, indices, options.batch_size, bar))
-            if pending:
-                pending.result()
-            pending = encoder.submit(writer.write, shard, examples)
-        if pending:
-            pending.result()
+            writer.write(shard, itertools.islice(stream, writer.shard_lengths[shard]))
 
 
-def _examples(
-    sample: Any, indices: np.ndarray, batch_size: int, bar: tqdm
-) -> Iterator[dict[str, Any]]:
-    """Yields the examples of `indices`, computed `batch_size` a device at a time."""
-    step = batch_size * len(parallel.devices())
-    for start in range(0, len(indices), step):
-        wanted = indices[start : start + step]
-        batch = jax.device_get(sample(parallel.padded(wanted, step)))
-        for i, index in enumerate(wanted):
-            example = {name: values[i] for name, values in batch.items()}
-            example["probabilities"] = example.pop("soft").astype(np.float32) / 255
-            yield {**example, "index": index}
-        bar.update(len(wanted))
+def _counted(items: Iterable[T], bar: tqdm) -> Iterator[T]:
+    for item in items:
+        bar.update()  # before it is asked for more, or the last one would not show
+        yield item
+
+
+def _split(wanted: Sequence[int], batch: dict[str, jax.Array]) -> Iterator[dict[str, Any]]:
+    """Yields an example for each index `wanted`; `batch` may be longer."""
+    batch = jax.device_get(batch)
+    batch["probabilities"] = batch.pop("soft")
+    for i, index in enumerate(wanted):
+        yield {"index": index, **{name: values[i] for name, values in batch.items()}}
 
 
 def check_label(config: ConfigDict, generator: Generator) -> None:
@@ -137,6 +194,7 @@ def _check(config: ConfigDict, generator: Generator) -> None:
     counts = ("num_pictures", "picture_size", "shard_size", "batch_size")
     common.expect_positive(config, *(f"generate.{name}" for name in counts))
     common.expect_one_of(config, "generate.noise", ("stored", "none", "fresh"))
+    common.expect_one_of(config, "generate.encoding", tuple(images.ENCODINGS))
     check_label(config, generator)
     if generator.resolution % config.generate.picture_size:
         raise UserError(

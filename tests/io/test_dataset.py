@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import dataset
+from repgan_jax.io import dataset, shards
 
 NAMES = ("background", "left eye", "nose")
 
@@ -103,13 +103,90 @@ def test_same_examples_give_the_same_bytes(tmp_path):
     _write(first)
     _write(second)
     for shard in range(3):
-        assert first.shard_path(shard).read_bytes() == second.shard_path(shard).read_bytes()
+        assert first.shard(shard).path.read_bytes() == second.shard(shard).path.read_bytes()
+
+
+@pytest.mark.parametrize(("encoding", "loss"), [("png", 0), ("webp", 0), ("jpeg", 40)])
+def test_pictures_come_back_from_each_encoding(tmp_path, encoding, loss):
+    writer = _writer(tmp_path, encoding=encoding, shard_lengths=(2,))
+    writer.write(0, [_example(0), _example(1)])
+    writer.finalize()
+    for i, example in enumerate(dataset.open_dataset(tmp_path)):
+        difference = np.abs(example["image"].astype(int) - _example(i)["image"])
+        assert (difference.mean() == 0) == (loss == 0)
+        assert difference.mean() < loss or not loss  # of noise, which JPEG keeps badly
+        np.testing.assert_array_equal(example["mask"], _example(i)["mask"])
+
+
+def test_probabilities_may_come_as_they_are_stored(tmp_path):
+    example = _example(0)
+    stored = np.round(255 * example["probabilities"]).astype(np.uint8)
+    writer = _writer(tmp_path)
+    assert writer.record({**example, "probabilities": stored}) == writer.record(example)
+
+
+def test_metadata_is_what_the_labels_add_up_to(folder):
+    examples = [_example(i) for i in range(7)]
+    found = tfds.builder_from_directory(folder / "generated" / "1.0.0").info.metadata
+    assert found["num_pictures"] == 7
+    assert found["mean_confidence"] == pytest.approx(np.mean([e["confidence"] for e in examples]))
+    pixels = np.bincount(np.stack([example["mask"] for example in examples]).ravel())
+    shares = dict(zip(NAMES, pixels / pixels.sum(), strict=True))
+    assert found["class_shares"] == pytest.approx(shares)
+
+
+def test_a_whole_shard_has_no_flaw(folder):
+    assert [_writer(folder).flaw(i) for i in range(3)] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        ({"index": 5}, "sample 5 is out of place"),
+        ({"mask": np.full((6, 6), 3)}, "sample 4 has class 3, of 3"),
+        ({"mask": np.zeros((6, 6), int)}, "labels that do not add up to what was noted"),
+        ({"confidence": 0.5}, "labels that do not add up to what was noted"),
+    ],
+)
+def test_records_that_were_not_written_are_found(folder, monkeypatch, change, flaw):
+    """Even where the checksum is right: the note's labels stay those of the true examples."""
+    writer = _writer(folder)
+    true = [writer._label(_example(i)) for i in (3, 4, 5)]
+    false = writer.record({**_example(4), **change})
+    writer.shard(1).write([true[0], (false, *true[1][1:]), true[2]])
+    assert writer.missing() == []
+    assert writer.flaw(1) == flaw
+
+
+def test_a_mark_makes_a_shard_count_as_missing(folder):
+    writer = _writer(folder)
+    writer.shard(1).mark("a flaw")
+    assert writer.missing() == [1] and writer.shard(1).marked_flaw() == "a flaw"
+    writer.shard(1).mark("")
+    assert writer.missing() == [] and writer.shard(1).marked_flaw() == ""
+    writer.shard(1).mark("a flaw")
+    writer.write(1, [_example(3), _example(4), _example(5)])
+    assert writer.missing() == []
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"records": 3}', ""])
+def test_a_shard_without_its_note_counts_as_missing(folder, note):
+    writer = _writer(folder)
+    writer.shard(2).note.write_text(note)
+    assert writer.missing() == [2] and writer.flaw(2) == "missing, or its note is"
+
+
+def test_samples_are_found_by_their_index(folder):
+    writer = _writer(folder)
+    assert [writer.shard_of(i) for i in range(7)] == [0, 0, 0, 1, 1, 1, 2]
+    for i in (6, 0, 4):
+        assert writer.read_record(i) == writer.record(_example(i))
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.4, 0.999])
 def test_cut_shard_is_found(folder, keep):
     writer = _writer(folder)
-    path = writer.shard_path(1)
+    path = writer.shard(1).path
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     assert writer.missing() == [1]
     with pytest.raises(UserError, match="train.array_record-00001-of-00003: not a whole shard"):
@@ -135,15 +212,15 @@ def test_damaged_metadata_is_named(folder):
 
 
 def test_nothing_is_left_of_a_shard_that_failed(tmp_path, monkeypatch):
-    class FullDisk(dataset.ArrayRecordWriter):
+    class FullDisk(shards.ArrayRecordWriter):
         def write(self, record):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset, "ArrayRecordWriter", FullDisk)
+    monkeypatch.setattr(shards, "ArrayRecordWriter", FullDisk)
     writer = _writer(tmp_path)
     with pytest.raises(UserError, match="00000-of-00003: not written .*No space left"):
         writer.write(0, [_example(i) for i in range(3)])
-    assert list(writer.shard_path(0).parent.iterdir()) == []
+    assert list(writer.shard(0).path.parent.iterdir()) == []
 
 
 def test_disk_that_swallows_records_is_noticed(tmp_path):

@@ -210,7 +210,9 @@ def test_unfit_shots_are_refused(shots):
         masks.read_shots(shots, PALETTE)
     (shots / "images/dora.png").unlink()
     (shots / "labelme/cleo.json").unlink()
-    with _refused("no mask for shot 'cleo'; expected masks/cleo.png or labelme/cleo.json"):
+    with _refused(
+        "no mask for shot 'cleo'; expected masks/cleo.png, labelme/cleo.json or annotations.json"
+    ):
         masks.read_shots(shots, PALETTE)
     images.write_png(shots / "masks/cleo.png", MASK[:2])
     with _refused("cleo.png: mask of 4x2 pixels .width x height. for a picture of 4x3"):
@@ -248,4 +250,22 @@ def test_unfit_latents_are_refused(shots):
         masks.read_shots(shots, PALETTE)
     path.unlink()
     with _refused("latents.npz: no latents .No such file or directory"):
+        masks.read_shots(shots, PALETTE)
+
+
+def test_masks_may_come_in_one_coco_file(shots):
+    document = {
+        "images": [{"id": 7, "file_name": "photos/cleo.png", "width": 4, "height": 3}],
+        "categories": [{"id": 3, "name": "nose"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 3, "segmentation": [[0, 0, 3, 0, 3, 2, 0, 2]]}
+        ],
+    }
+    (shots / "annotations.json").write_text(json.dumps(document))
+    drawn = masks.read_shots(shots, PALETTE).masks[2]
+    (shots / "labelme/cleo.json").unlink()  # which came first
+    np.testing.assert_array_equal(masks.read_shots(shots, PALETTE).masks[2], drawn)
+    document["images"][0]["file_name"] = "dora.png"
+    (shots / "annotations.json").write_text(json.dumps(document))
+    with _refused("annotations.json: no picture named 'cleo'; there are dora"):
         masks.read_shots(shots, PALETTE)

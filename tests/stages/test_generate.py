@@ -22,6 +22,13 @@ def test_samples_are_numbered_and_different(records):
     assert len({record["image"].tobytes() for record in records}) == 12
 
 
+def test_no_two_samples_share_random_numbers(records):
+    """A sample's key is a one-to-one function of its index, so latents cannot repeat."""
+    assert len({record["latent"].tobytes() for record in records}) == 12
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(3), i))(jnp.arange(2**17))
+    assert len(np.unique(jax.random.key_data(keys), axis=0)) == 2**17
+
+
 def test_latent_makes_the_picture(tiny_run, records):
     generator = repgan_jax.load_generator(tiny_run.generator)
     w = jnp.stack([record["latent"] for record in records[3:6]])

@@ -1,0 +1,71 @@
+"""Stage `export`: the generated dataset in other formats, for other tools."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from repgan_jax.errors import UserError
+from repgan_jax.io import checkpoint, dataset, masks
+from repgan_jax.io.export_coco import Coco
+from repgan_jax.io.export_folders import CelebAMask, Example, Part, Voc
+from repgan_jax.io.export_parquet import Parquet
+from repgan_jax.palette import Palette
+from repgan_jax.stages import common
+
+FORMATS = {"coco": Coco, "voc": Voc, "celebamask": CelebAMask, "parquet": Parquet}
+FIELDS = ("export.format", "export.held_out", "export.shard_size")
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Writes the dataset into `config.export.output`, or `workdir/export/FORMAT`.
+
+    Masks take their picture's size. What is in a folder of the user's own is never thrown away.
+
+    Raises:
+        UserError: no finished dataset; settings that do not fit; a folder of other settings.
+    """
+    options = config.export
+    common.expect_one_of(config, "export.format", tuple(FORMATS))
+    common.expect_positive(config, "export.shard_size")
+    if not 0 <= options.held_out < 1:
+        raise UserError(f"config.export.held_out: {options.held_out}, expected 0 <= share < 1")
+    own = options.output and str(Path(options.output).expanduser().absolute())
+    name = own or f"export/{options.format}"
+    with common.stage(
+        name, config, workdir, FIELDS, after=("generate",), refuse_changes=bool(own)
+    ) as stage:
+        if stage.finished:
+            return
+        data = dataset.open_dataset(workdir / "generate")
+        palette = Palette.from_json(checkpoint.read_json(workdir / "fewshot" / "palette.json"))
+        writer = FORMATS[options.format](stage.folder, palette)
+        # The pictures that stage autoshot validates with, where the shares are the same.
+        held_out = max(round(options.held_out * len(data)), options.held_out > 0)
+        parts = [*_parts("train", range(len(data) - held_out), options.shard_size)]
+        parts += _parts("val", range(len(data) - held_out, len(data)), options.shard_size)
+        missing = [part for part in parts if not writer.is_written(part)]
+        done = len(data) - sum(len(part.indices) for part in missing)
+        with tqdm(total=len(data), initial=done, desc="export", unit="image") as bar:
+            for part in missing:
+                writer.write(part, _examples(data, part.indices, bar))
+        writer.finish(parts)
+        stage.finish({"num_pictures": len(data), "held_out": held_out})
+
+
+def _parts(split: str, indices: range, size: int) -> Iterator[Part]:
+    """Yields the parts of a split, of at most `size` pictures."""
+    starts = range(0, len(indices), size)
+    for number, start in enumerate(starts):
+        yield Part(split, number, len(starts), indices[start : start + size])
+
+
+def _examples(data: dataset.Dataset, indices: range, bar: tqdm) -> Iterator[Example]:
+    """Yields the examples of `indices`, their masks at the size of the pictures."""
+    for i in indices:
+        example = data[i]
+        size = example["image"].shape[0]
+        example["mask"] = masks.resize_mask(example["mask"], size, len(data.class_names))
+        yield example
+        bar.update()

@@ -1,0 +1,61 @@
+"""Stage `verify`: reads every record of the generated dataset, and makes some of them again."""
+
+import random
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from repgan_jax import distributed
+from repgan_jax.errors import UserError
+from repgan_jax.io import dataset
+from repgan_jax.stages import common, generate
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Checks counts, checksums, labels, and all bytes of `verify.samples` records.
+
+    Raises:
+        UserError: names the bad shards, which it has marked for the stage `repair`.
+    """
+    with generate.open_stage(config, workdir) as stage:
+        common.finished_folder(workdir, "generate")
+        writer, sample = generate.prepare(config, workdir, stage.folder)
+        shards, count = range(len(writer.shard_lengths)), sum(writer.shard_lengths)
+        for i in tqdm(distributed.mine(shards), desc="verify", unit="shard"):
+            writer.shard(i).mark(writer.flaw(i))
+        distributed.wait()
+        chosen = random.Random(config.seed).sample(range(count), min(config.verify.samples, count))
+        _compare(writer, sample, distributed.mine(sorted(chosen)), generate.device_step(config))
+        distributed.wait()
+        if distributed.leads():
+            _conclude(writer)
+            print(
+                f"verify: {count} records in {len(shards)} shards are as they were written; "
+                f"{len(chosen)} of them, generated again, have the same bytes",
+                flush=True,
+            )
+
+
+def _compare(
+    writer: dataset.Writer, sample: generate.Sampler, chosen: list[int], step: int
+) -> None:
+    """Generates the samples `chosen` again, and marks the shards that hold other ones."""
+    good = [i for i in chosen if not writer.shard(writer.shard_of(i)).marked_flaw()]
+    for example in generate.examples(sample, good, step):
+        index = example["index"]
+        if writer.record(example) != writer.read_record(index):
+            flaw = f"sample {index} is not what is generated here and now"
+            writer.shard(writer.shard_of(index)).mark(flaw)
+
+
+def _conclude(writer: dataset.Writer) -> None:
+    """Raises UserError where a shard is bad."""
+    shards = map(writer.shard, range(len(writer.shard_lengths)))
+    flaws = [f"{s.path.name} ({flaw})" for s in shards if (flaw := s.marked_flaw())]
+    if flaws:
+        more = f" and {len(flaws) - 5} more" if len(flaws) > 5 else ""
+        raise UserError(
+            f"{writer.folder}: {len(flaws)} of {len(writer.shard_lengths)} shards are bad: "
+            f"{', '.join(flaws[:5])}{more}; generate them again with --config.stages=repair"
+        )
