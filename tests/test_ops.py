@@ -1,5 +1,8 @@
 """The generators' operations against slow loops over their definitions."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,3 +92,47 @@ def test_modulated_conv_computes_in_the_type_of_its_input():
     np.testing.assert_allclose(
         rough.astype(jnp.float32), exact, atol=0.02 * float(jnp.abs(exact).max())
     )
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "size"), [(1, 1, 1, 3), (1, 3, 2, 3), (4, 2, 1, 11)]
+)
+def test_conv_has_the_gradients_of_jaxs_own(stride, padding, dilation, size):
+    rng = np.random.default_rng(4)
+    x = jnp.asarray(rng.normal(size=(2, 14, 17, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, 3, 5)), jnp.float32)
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride,) * 2,
+            [(padding,) * 2] * 2,
+            (dilation,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    expected, pull = jax.vjp(plain, x, kernel)
+    found, own = jax.vjp(
+        lambda x, kernel: ops.conv(x, kernel, stride, padding, dilation), x, kernel
+    )
+    np.testing.assert_array_equal(found, expected)
+    gradient = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    for one, other in zip(own(gradient), pull(gradient), strict=True):
+        # float32 sums of up to 605 products
+        np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+def test_no_convolution_in_a_loop_is_left_without_a_fast_form():
+    """XLA's fast convolutions on CPU are of kernels [.., in, out]."""
+
+    def descend(x, kernel):
+        return jax.lax.fori_loop(0, 2, lambda _, x: jax.grad(energy)(x, kernel), x)
+
+    def energy(x, kernel):
+        return jnp.square(ops.conv(x, kernel, 1, 1)).sum()
+
+    shapes = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+    compiled = jax.jit(descend).lower(*shapes).compile().as_text()
+    labels = set(re.findall(r"dim_labels=(\w+->\w+)", compiled))
+    assert labels == {"b01f_01io->b01f"}

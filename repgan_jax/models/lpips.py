@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from repgan_jax import ops
+
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of photos in [-1, 1]
 _EPSILON = 1e-20  # of a squared length: gradients stay finite where all channels are zero
 
@@ -51,6 +53,21 @@ STAGES = {
 }
 
 
+class Conv(nn.Module):
+    """Convolution with a bias, of the kernel, stride and padding that `stage` states."""
+
+    features: int
+    stage: Stage
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [N, h, w, features] of `x` [N, H, W, C]."""
+        shape = (self.stage.kernel,) * 2 + (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:])
+        return ops.conv(x, kernel, self.stage.stride, self.stage.padding) + bias
+
+
 class LPIPS(nn.Module):
     """Pictures to maps whose squared Euclidean distance is LPIPS; see `distance`.
 
@@ -71,9 +88,8 @@ class LPIPS(nn.Module):
         for index, stage in enumerate(STAGES[self.net]):
             x = _max_pool(x, stage.pool) if stage.pool else x
             for width in stage.widths:
-                size, strides = (stage.kernel,) * 2, (stage.stride,) * 2
-                x = nn.Conv(width, size, strides, stage.padding, name=f"conv_{convs}")(x)
-                x, convs = nn.relu(x), convs + 1
+                conv = Conv(width, stage, name=f"conv_{convs}")
+                x, convs = nn.relu(conv(x)), convs + 1
             head = self.param(f"head_{index}", nn.initializers.ones, x.shape[-1:])
             unit = x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + _EPSILON)
             maps.append(unit * jnp.sqrt(head / (x.shape[1] * x.shape[2])))

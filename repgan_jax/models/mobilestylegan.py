@@ -56,9 +56,7 @@ class StyledConv(nn.Module):
         else:
             x = x * style
             kernel = self.param("kernel", normal, (3, 3, channels, self.features))
-        x = jax.lax.conv_general_dilated(
-            x, kernel.astype(self.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        x = ops.conv(x, kernel.astype(self.dtype), 1, len(kernel) // 2)
         stored = self.variable("noise", "map", jnp.zeros, (size, size)).value
         strength = self.param("noise_strength", nn.initializers.zeros, ())
         added = noise_map(self, noise, stored, strength, x.shape)
