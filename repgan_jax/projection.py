@@ -36,8 +36,8 @@ class Settings:
         noise_regularisation: weight of the noise maps' autocorrelation.
         pixel: weight of the mean squared difference of pixels, beside LPIPS.
         pull: weight of the squared distance from the mean latent, see `Latents`.
-        together: weight of the squared spread of the layers' latents, which in W+ can leave all
-            that the mapping draws, and whose activations then mean nothing to a head.
+        together: weight of the squared spread of the layers' latents: what leaves W too far has
+            activations that mean nothing to a head.
         size: pixels a side at which pictures are compared.
         plateau: share by which the loss must fall from one chunk of steps to the next for a
             photo to go on; 0 for no such end.
@@ -75,10 +75,7 @@ class Latents:
     whitening: jax.Array
 
     def squared_distance(self, w: jax.Array) -> jax.Array:
-        """Returns [], at least 0: mean square of `w` [..., D] - mean in units of the covariance.
-
-        About 1 for latents that the mapping draws, and psi squared for truncated ones.
-        """
+        """Returns []: mean square of `w` [..., D] - mean in units of the covariance; 1 is usual."""
         return jnp.square(self._white(w - self.mean)).mean()
 
     def squared_spread(self, w: jax.Array) -> jax.Array:
@@ -218,7 +215,7 @@ def _step(
 
     def loss_fn(params):
         picture = _render(generator, params["w"] + latent_noise, params["noise"])
-        lpips, mse = _differences(perceptual, _reduce(picture, settings.size), photo, features)
+        lpips, mse = _differences(perceptual, ops.resize(picture, settings.size), photo, features)
         regularisation = sum(map(autocorrelation, params["noise"].values()))
         return (
             lpips
@@ -247,7 +244,7 @@ def judge(settings: Settings, fixed: Fixed, state: State, photo: jax.Array) -> P
     w, noise = state.params["w"], state.params["noise"]
     picture = jnp.clip(_render(generator, w, noise), -1, 1)
     features = perceptual.features(photo[None])
-    lpips, mse = _differences(perceptual, _reduce(picture, settings.size), photo, features)
+    lpips, mse = _differences(perceptual, ops.resize(picture, settings.size), photo, features)
     return Projection(
         w=jnp.broadcast_to(w, (generator.num_layers, generator.w_dim)),
         noise=noise,
@@ -264,7 +261,7 @@ def choose(settings: Settings, replicated: tuple[Fixed, jax.Array], photos: jax.
     """Returns w [N, D]: for each of `photos` [N, S, S, 3] the best of the candidates [n, D]."""
     (generator, perceptual, _, _), candidates = replicated
     pictures = jax.lax.map(
-        lambda w: _reduce(_render(generator, w[None], {}), settings.size), candidates
+        lambda w: ops.resize(_render(generator, w[None], {}), settings.size), candidates
     )
 
     def best(photo):
@@ -283,10 +280,6 @@ def _render(generator: Generator, w: jax.Array, maps: Mapping[str, jax.Array]) -
     """Returns the picture [1, R, R, 3] of `w` [1 or L, D], with `maps` for stored noise."""
     layers = jnp.broadcast_to(w, (generator.num_layers, generator.w_dim))
     return generator.with_noise(maps).synthesis(layers[None])[0]
-
-
-def _reduce(picture: jax.Array, size: int) -> jax.Array:
-    return ops.area_reduce(picture, picture.shape[1] // size)
 
 
 def _differences(

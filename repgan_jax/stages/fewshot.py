@@ -51,10 +51,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if stage.finished:
             return
         palette = masks.read_classes(config.classes)
-        if inverter:
-            shots = photo_shots.read(config, palette, inverter, stage.folder)
-        else:
-            shots = masks.read_shots(options.shots, palette, options.names)
         generator = common.load_generator(config)
         architecture = {
             "head": options.head,
@@ -63,10 +59,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "taps": list(taps_lib.select(generator.tap_names, options.taps)),
         }
         head = build_head(architecture, palette.num_classes)
-        _check_shapes(generator, shots, config)
-        pictures, taps = read_activations(generator, shots, architecture["taps"], config.label_size)
-        if not inverter:  # a photo is never quite what its latent makes
-            _check_pictures(pictures, shots, config)
+        if inverter:
+            shots = photo_shots.read(config, palette, inverter, stage.folder)
+        else:
+            shots = masks.read_shots(options.shots, palette, options.names)
+        taps = read_activations(generator, shots, architecture["taps"], config, made=not inverter)
         labels = np.stack(
             [masks.resize_mask(m, config.label_size, palette.num_classes) for m in shots.masks]
         )
@@ -113,30 +110,43 @@ def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]
 
 
 def read_activations(
-    generator: Generator, shots: masks.Shots, names: Sequence[str], label_size: int
-) -> tuple[np.ndarray, dict[str, jax.Array]]:
-    """Returns what the shots' latents make: pictures like `shots.images`, and taps [k, h, w, C].
+    generator: Generator,
+    shots: masks.Shots,
+    names: Sequence[str],
+    config: ConfigDict,
+    *,
+    made: bool,
+) -> dict[str, jax.Array]:
+    """Returns the taps of all shots, [k, h, w, C], computed once.
 
     Args:
         generator: of the shots.
-        shots: with latents that fit it.
+        shots: with their latents.
         names: of the taps.
-        label_size: pixels a side; finer taps are reduced to it.
+        config: of the run.
+        made: whether the generator made the shots, which is checked; a photo is never quite what
+            its latent makes.
+
+    Raises:
+        UserError: a latent does not fit the generator, or makes another picture.
     """
+    _check_shapes(generator, shots, config)
     factor = generator.resolution // shots.images.shape[1]
 
     @jax.jit
     def activations(generator: Generator, w: jax.Array, noise: Mapping[str, jax.Array]):
         image, taps = generator.with_noise(noise).synthesis(w)
         picture = synthesize.to_uint8(ops.area_reduce(image, factor))
-        return picture, taps_lib.choose(taps, names, label_size)
+        return picture, taps_lib.choose(taps, names, config.label_size)
 
     found = [
         activations(generator, w[None], {layer: maps[i] for layer, maps in shots.noise.items()})
         for i, w in enumerate(shots.w)
     ]
     pictures, taps = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
-    return np.asarray(pictures), taps
+    if made:
+        _check_pictures(np.asarray(pictures), shots, config)
+    return taps
 
 
 def _check_shapes(generator: Generator, shots: masks.Shots, config: ConfigDict) -> None:

@@ -184,18 +184,13 @@ def _inversions(found: report.Run) -> str:
     parts = []
     for stage, photos in found.inversions.items():
         items = [
-            report.figure(
-                strip,
-                row["photo"],
-                f"{row['verdict']}: LPIPS {row['lpips']}, PSNR {row['psnr']} dB, "
-                f"{row['distance']} from the mean latent",
-            )
+            report.figure(strip, row["photo"], f"{row['verdict']}: LPIPS {row['lpips']}")
             for row, strip in photos
         ]
         parts.append(report.tag("h3", f"Stage {stage}") + report.figures(items, wide=True))
     lead = (
-        "What the generator drew on the way to each photo, from its likeliest to its unlikeliest. "
-        "Where the end is not like the photo, neither latents nor labels of it are to be trusted."
+        "What the generator drew on the way to each photo. Where the end is not like the photo, "
+        "neither latents nor labels of it are to be trusted."
     )
     return report.section("Photos and the pictures found for them", lead, *parts)
 
@@ -248,15 +243,11 @@ def _curves(found: report.Run) -> str:
 
 def _timings(found: report.Run) -> str:
     total = sum(stage.get("seconds", 0) for stage in found.stages.values()) or 1
-    rows = [
-        (
-            escape(name),
-            escape(_state(stage)[2]),
-            report.meter(stage.get("seconds", 0) / total),
-            escape(", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in _scalars(stage))),
-        )
-        for name, stage in found.stages.items()
-    ]
+    rows = []
+    for name, stage in found.stages.items():
+        result = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in _scalars(stage))
+        share = report.meter(stage.get("seconds", 0) / total)
+        rows.append((escape(name), escape(_state(stage)[2]), share, escape(result)))
     if not rows:
         return report.section("Time", "", report.note("No stage was run yet."))
     table = report.table(("stage", "time", "share of time, %", "result"), rows)
