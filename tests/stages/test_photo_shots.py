@@ -51,6 +51,16 @@ def test_heads_learn_from_photos(done, changes):
     assert "images/2: good (LPIPS " in out and "% ignored\n" in out
 
 
+def test_the_report_shows_what_was_found(done, tiny_chain, changes):
+    code, _, err = tiny_chain.run(done[0], stages="report", **changes)
+    assert code == 0, err
+    page = (done[0] / "report.html").read_text()
+    assert "<h2>Photos and the pictures found for them</h2>" in page
+    for words in ("start", "10 %", "50 %", "end", "photo"):
+        assert page.count(f"<span>{words}</span>") == 3
+    assert page.count("good: LPIPS ") == 3
+
+
 def test_what_was_not_found_teaches_nothing(done, changes):
     with np.load(done[0] / "fewshot/shots.npz") as preview:
         photos, labels = preview["images"], preview["masks"]
