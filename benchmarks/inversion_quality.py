@@ -1,6 +1,6 @@
 """Whether the score of an inverted photo predicts how well its parts are found, photo by photo.
 
-    python benchmarks/inversion_quality.py [runs/face] [--photos=40] [--crop=1.0]
+    python benchmarks/inversion_quality.py [runs/face] [--photos=40] [--crop=1.0] [--preset=fast]
 
 Needs the finished stages fewshot and autoshot of that run and, as the stage evaluate, true masks
 ($CELEBAMASK_HQ). The first validation photos are inverted and segmented by the few-shot heads. One
@@ -44,8 +44,10 @@ def main() -> None:
     parser.add_argument("workdir", nargs="?", type=Path, default=Path("runs/face"))
     parser.add_argument("--photos", type=int, default=40)
     parser.add_argument("--crop", type=float, default=1.0)
+    parser.add_argument("--preset", choices=("fast", "standard", "paper"), default="fast")
     arguments = parser.parse_args()
     config = face.get_config()
+    config.invert.preset = arguments.preset
     options = config.evaluate
     options.split, options.limit = "validation", arguments.photos
     pairs = celebamask.find_pairs(options.images, options.masks, options.layout)
