@@ -29,8 +29,8 @@ def main() -> None:
             examples[0]["image"].shape[0],
             examples[0]["mask"].shape[0],
             examples[0]["latent"].shape,
-            "probabilities" in examples[0],
-            encoding,
+            examples[0]["probabilities"].shape[0] if "probabilities" in examples[0] else 0,
+            encoding=encoding,
         )
         writer.record(examples[0])
         started = time.process_time()

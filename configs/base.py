@@ -55,8 +55,12 @@ def get_config() -> ConfigDict:
     generate.picture_size = 128  # pixels a side of the stored pictures
     generate.shard_size = 50  # pictures a shard: what a kill can cost; thousands for millions
     generate.batch_size = 4  # pictures a device and call; changes no record
-    generate.soft_labels = True  # also store class probabilities (uint8)
+    generate.soft_labels = True  # also store class probabilities
+    generate.soft_size = 0  # pixels a side of these, a divisor of label_size; 0 = label_size
+    generate.soft_type = "uint8"  # "uint8" (255ths, as PNG) or "float16"
     generate.encoding = "png"  # of pictures: "png", "webp" (lossless, faster) or "jpeg" (lossy)
+    generate.drop = 0.0  # share of the pictures, those on which the heads of an ensemble disagree
+    # most, that nobody learns from (DatasetGAN: 0.1); they stay in the dataset
 
     verify = config.verify = ConfigDict()
     verify.samples = 8  # pictures that are generated once more, to compare all their bytes

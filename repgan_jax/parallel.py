@@ -3,9 +3,10 @@
 Two backends give the same bits: "shard_map", and "pmap" for those who know it better.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
@@ -52,6 +53,36 @@ def ahead(pool: Executor, calls: Iterable[Callable[[], T]], count: int) -> Itera
     finally:  # of no use to anyone where the caller stops early
         for future in pending:
             future.cancel()
+
+
+class Busy:
+    """Tells for which share of its life the devices had something to compute."""
+
+    def __init__(self) -> None:
+        self._watcher = ThreadPoolExecutor(1)
+        self._seconds, self._began, self._idle_since = 0.0, None, 0.0
+
+    def watch(self, fn: Callable[..., T]) -> Callable[..., T]:
+        """Returns `fn`, which returns arrays at once; that they are computed is noted here."""
+
+        def watched(*args: Any) -> T:
+            outputs, now = fn(*args), time.perf_counter()  # compiled by then, the first time
+            self._began = self._began or now
+            self._watcher.submit(self._wait, outputs, now)
+            return outputs
+
+        return watched
+
+    def share(self) -> float:
+        """Returns the share, from the first call's start to now; 0 where there was none."""
+        self._watcher.shutdown()
+        return self._seconds / (time.perf_counter() - self._began) if self._began else 0.0
+
+    def _wait(self, outputs: Any, started: float) -> None:
+        jax.block_until_ready(outputs)
+        now = time.perf_counter()
+        self._seconds += now - max(started, self._idle_since)  # calls do not overlap on a device
+        self._idle_since = now
 
 
 def spread(fn: Callable[[Any, Any], Any], *, backend: str = "shard_map") -> Callable[..., Any]:

@@ -188,9 +188,9 @@ def make_train_step(
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the step of the stand-alone network (paper, section 3.5), for `parallel.spread_step`.
 
-    Its batch: "image" uint8 [n, H, W, 3], "targets" float32 [n, H, W, K] (probabilities)
-    and "position" int32 [n], the sample's place in the whole training, which alone decides its
-    augmentation.
+    Its batch: "image" uint8 [n, H, W, 3], "targets" float32 [n, P, P, K] (probabilities, made as
+    fine as the pictures by bilinear interpolation) and "position" int32 [n], the sample's place in
+    the whole training, which alone decides its augmentation.
 
     Args:
         network: architecture.
@@ -203,7 +203,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]):
         pictures = batch["image"].astype(jnp.float32) / 127.5 - 1
-        targets = batch["targets"]
+        shape = (*pictures.shape[:3], batch["targets"].shape[-1])
+        targets = jax.image.resize(batch["targets"], shape, "bilinear")
         fold = jax.vmap(jax.random.fold_in, (None, 0))
         keys = fold(jax.random.key(seed), batch["position"])
         pictures, targets = jax.vmap(partial(augment.augment, settings=settings))(

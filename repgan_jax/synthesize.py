@@ -62,6 +62,8 @@ def make_sampler(
     truncation: float,
     noise: str,
     picture_size: int,
+    soft_size: int,
+    soft_type: str = "uint8",
     label: int = -1,
 ) -> Callable[[tuple[Generator, Any, jax.Array], jax.Array], dict[str, jax.Array]]:
     """Returns `sample((generator, heads, key), indices [n])`, for `parallel.spread`.
@@ -75,12 +77,15 @@ def make_sampler(
         truncation: psi.
         noise: "stored", "none" or "fresh".
         picture_size: pixels a side of the pictures; a divisor of the generator's resolution.
+        soft_size: P, pixels a side of the probabilities; a divisor of the labels' S.
+        soft_type: "uint8" for probabilities times 255, or a type of floats.
         label: see `latent`.
 
     Returns:
-        A function that returns, with leading axis n: "image" uint8 [s, s, 3], "soft" uint8
-        [S, S, K] (probabilities times 255), "mask" uint8 [S, S], "confidence" [] (mean of the
-        highest probability), "disagreement" [] (mean over pixels, nats), "latent" [D].
+        A function that returns, with leading axis n: "image" uint8 [s, s, 3], "soft" `soft_type`
+        [P, P, K] (probabilities), "mask" uint8 [S, S], "confidence" [] (mean of the highest
+        probability), "disagreement" [] of the heads (mean of "disputed" [S, S], nats), "latent"
+        [D].
     """
 
     def sample(fixed: tuple[Generator, Any, jax.Array], indices: jax.Array):
@@ -95,12 +100,14 @@ def make_sampler(
         image, taps = generator.synthesis(w, noise=maps)
         chosen = taps_lib.choose(taps, names, head.size)
         mean, disagreement = segment.head_probabilities(head, heads, chosen)
+        soft = ops.area_reduce(mean, head.size // soft_size)[0]
         return {
             "image": to_uint8(ops.area_reduce(image, generator.resolution // picture_size))[0],
-            "soft": jnp.round(255 * mean[0]).astype(jnp.uint8),
+            "soft": (jnp.round(255 * soft) if soft_type == "uint8" else soft).astype(soft_type),
             "mask": mean[0].argmax(-1).astype(jnp.uint8),
             "confidence": mean.max(-1).mean(),
             "disagreement": disagreement.mean(),
+            "disputed": disagreement[0],
             "latent": w[0],
         }
 

@@ -35,9 +35,12 @@ def draw(tiny_generator, ensemble):
     """Returns `draw(count, seed, noise, backend, batch)`: the first samples, in numpy."""
     names, variables = ensemble
 
-    def draw(count=COUNT, *, seed=3, noise="fresh", backend="shard_map", batch=COUNT, psi=0.7):
+    def draw(
+        count=COUNT, *, seed=3, noise="fresh", backend="shard_map", batch=COUNT, psi=0.7, **options
+    ):
+        options = {"picture_size": SIZE, "soft_size": SIZE, **options}
         sample = parallel.spread(
-            synthesize.make_sampler(HEAD, names, truncation=psi, noise=noise, picture_size=SIZE),
+            synthesize.make_sampler(HEAD, names, truncation=psi, noise=noise, **options),
             backend=backend,
         )
         fixed = parallel.replicate((tiny_generator, variables, jax.random.key(seed)))
@@ -66,6 +69,7 @@ def test_records_have_the_promised_form(samples):
         "mask": ((COUNT, SIZE, SIZE), "uint8"),
         "confidence": ((COUNT,), "float32"),
         "disagreement": ((COUNT,), "float32"),
+        "disputed": ((COUNT, SIZE, SIZE), "float32"),
         "latent": ((COUNT, 12), "float32"),
     }
 
@@ -79,6 +83,7 @@ def test_labels_fit_together(samples):
     # a mean of roundings, each of half a step
     np.testing.assert_allclose(soft.max(-1).mean((1, 2)) / 255, samples["confidence"], atol=0.002)
     assert (samples["disagreement"] > 0).all()
+    np.testing.assert_allclose(samples["disputed"].mean((1, 2)), samples["disagreement"], rtol=1e-5)
 
 
 def test_samples_differ(samples):
@@ -126,6 +131,13 @@ def test_a_latent_makes_its_sample(tiny_generator, ensemble, samples, stored):
     expected = (np.clip(cells, -1, 1) + 1) * 127.5
     assert np.abs(stored["image"] - expected).max() <= 0.5 + 1e-2  # rounded to uint8
     assert np.abs(stored["soft"] - 255 * np.asarray(probabilities)).max() <= 0.5 + 0.1
+
+
+def test_soft_labels_may_be_coarse_and_floats(stored, draw):
+    coarse = draw(noise="stored", soft_size=SIZE // 2, soft_type="float16")["soft"]
+    assert coarse.dtype == np.float16
+    cells = stored["soft"].reshape(COUNT, SIZE // 2, 2, SIZE // 2, 2, -1).mean((2, 4))
+    np.testing.assert_allclose(coarse, cells / 255, atol=0.5 / 255 + 2**-11)
 
 
 def test_noise_is_stored_none_or_each_samples_own(samples, stored, draw):

@@ -20,10 +20,10 @@ from tensorflow_datasets.core import example_serializer
 
 from repgan_jax import parallel
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, images, shards
+from repgan_jax.io import checkpoint, files, images, shards
 
 NAME, VERSION, SPLIT = "generated", "1.0.0", "train"
-LISTED = 10_000  # confidences in confidence.json: enough for a report on a dataset of any size
+SOFT_TYPES = ("uint8", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Writer:
         picture_size: pixels a side of the pictures.
         label_size: pixels a side of the labels.
         latent_shape: (D,) or (L, D).
-        soft: whether examples also have probabilities.
+        soft_size: pixels a side of the probabilities; 0 where examples have none.
+        soft_type: of the probabilities, one of `SOFT_TYPES`.
         encoding: of the pictures, one of `images.ENCODINGS`; labels are always PNG.
     """
 
@@ -47,7 +48,8 @@ class Writer:
     picture_size: int
     label_size: int
     latent_shape: tuple[int, ...]
-    soft: bool = True
+    soft_size: int
+    soft_type: str = "uint8"
     encoding: str = "png"
 
     def missing(self) -> list[int]:
@@ -70,9 +72,9 @@ class Writer:
         Args:
             shard: index of the shard.
             examples: as many as its length says, of image [S, S, 3] uint8, mask [H, H] ids,
-                probabilities [H, H, K] (where `soft`; in [0, 1], or uint8 of 255ths), latent,
-                index (the sample's, in the whole dataset), and confidence (mean of the largest
-                probability).
+                probabilities [P, P, K] (where `soft_size` is P; in [0, 1], or uint8 of 255ths),
+                latent, index (the sample's, in the whole dataset), confidence (mean of the largest
+                probability) and disagreement of the heads (mean over pixels, nats).
         """
         threads = os.cpu_count() or 1
         with ThreadPoolExecutor(threads) as pool:
@@ -83,26 +85,26 @@ class Writer:
         """Writes the metadata with which the shards become a dataset, and returns it.
 
         Args:
-            origin: of the dataset, to be stated beside its size, mean confidence and the classes'
+            origin: of the dataset, to be stated beside its size, mean scores and the classes'
                 shares of all pixels.
         """
         if missing := self.missing():
             raise UserError(f"{self.shard(missing[0]).path}: not a whole shard; generate again")
-        size, total, listed, pixels = 0, 0.0, [], np.zeros(len(self.class_names), int)
-        for i in range(len(self.shard_lengths)):
+        size, pixels = 0, np.zeros(len(self.class_names), int)
+        scores = {name: np.zeros(self._starts[-1], np.float32) for name in shards.SCORES}
+        for i, (start, stop) in enumerate(itertools.pairwise(self._starts)):
             facts = self.shard(i).facts()
             size += facts["bytes"]
-            total += sum(facts["confidence"])
-            listed += facts["confidence"][: LISTED - len(listed)]
             pixels += facts["pixels"]
-        count = sum(self.shard_lengths)
+            for name, values in scores.items():
+                values[start:stop] = facts[name]
         metadata = {
             **origin,
-            "num_pictures": count,
-            "mean_confidence": total / count,
+            "num_pictures": self._starts[-1],
+            **{f"mean_{name}": values.mean(dtype=float) for name, values in scores.items()},
             "class_shares": dict(zip(self.class_names, pixels / pixels.sum(), strict=True)),
         }
-        checkpoint.write_json(self.folder / "confidence.json", {"confidence": listed})
+        files.write_npz(self.folder / "scores.npz", **scores)
         folder = _version_folder(self.folder)
         checkpoint.write_json(folder / "metadata.json", metadata)  # TFDS's `builder.info.metadata`
         split = tfds.core.SplitInfo(
@@ -124,9 +126,11 @@ class Writer:
             "mask": images.encode_png(example["mask"].astype(np.uint8)),
             "latent": np.asarray(example["latent"], np.float32),
             "index": int(example["index"]),
-            "confidence": float(example["confidence"]),
+            **{name: float(example[name]) for name in shards.SCORES},
         }
-        if self.soft:
+        if self.soft_size and self.soft_type == "float16":
+            stored["soft"] = np.asarray(example["probabilities"], np.float16)
+        elif self.soft_size:
             stored["soft"] = images.encode_png(stack(example["probabilities"]))
         proto = self._serializer.get_tf_example(self._features.encode_example(stored))
         return proto.SerializeToString(deterministic=True)  # else in an order of each process's own
@@ -162,11 +166,16 @@ class Writer:
             ),
             "latent": tfds.features.Tensor(shape=self.latent_shape, dtype=np.float32),
             "index": tfds.features.Scalar(np.int64),
-            "confidence": tfds.features.Scalar(np.float32),
+            **{name: tfds.features.Scalar(np.float32) for name in shards.SCORES},
         }
-        if self.soft:
+        soft = self.soft_size
+        if soft and self.soft_type == "float16":
+            features["soft"] = tfds.features.Tensor(
+                shape=(soft, soft, num_classes), dtype=np.float16, encoding="zlib"
+            )
+        elif soft:
             features["soft"] = tfds.features.Image(
-                shape=(num_classes * size, size, 1),
+                shape=(num_classes * soft, soft, 1),
                 encoding_format="png",
                 doc="probabilities times 255, one class below the other",
             )
@@ -176,34 +185,52 @@ class Writer:
     def _serializer(self) -> example_serializer.ExampleSerializer:
         return example_serializer.ExampleSerializer(self._features.get_serialized_info())
 
-    def _label(self, example: Mapping[str, Any]) -> tuple[bytes, float, np.ndarray]:
-        """Returns the example's record, confidence (as it is read back) and pixels a class."""
+    def _label(self, example: Mapping[str, Any]) -> tuple[bytes, dict[str, float], np.ndarray]:
+        """Returns the example's record, scores (as they are read back) and pixels a class."""
         pixels = np.bincount(example["mask"].ravel(), minlength=len(self.class_names))
-        return self.record(example), float(np.float32(example["confidence"])), pixels
+        scores = {name: float(np.float32(example[name])) for name in shards.SCORES}
+        return self.record(example), scores, pixels
 
 
 class Dataset:
-    """A finished dataset; `dataset[i]` is an example in the form that `Writer.write` takes."""
+    """A finished dataset; `dataset[i]` is an example in the form that `Writer.write` takes.
 
-    def __init__(self, source: Sequence[Mapping[str, Any]], class_names: Sequence[str]):
+    Attributes:
+        class_names: K names, in the order of the ids.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Mapping[str, Any]],
+        class_names: Sequence[str],
+        kept: Sequence[int] | None = None,
+    ):
         self._source = source
+        self._kept = range(len(source)) if kept is None else kept
         self.class_names = tuple(class_names)
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._kept)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yields all examples; TFDS's sources do not end a loop by themselves."""
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """Returns the example with probabilities [H, H, K] in place of the stored picture."""
-        example = dict(self._source[i])
+        """Returns the example with probabilities [P, P, K] float32 in place of what is stored."""
+        example = dict(self._source[int(self._kept[i])])
         example["mask"] = example["mask"][..., 0].astype(np.int32)
         if "soft" in example:
-            stacked = example.pop("soft")[..., 0]
-            example["probabilities"] = unstack(stacked, len(self.class_names))
+            soft = example.pop("soft")
+            if soft.dtype == np.uint8:
+                soft = unstack(soft[..., 0], len(self.class_names))
+            example["probabilities"] = soft.astype(np.float32)
         return example
+
+    def without(self, indices: Sequence[int]) -> "Dataset":
+        """Returns the dataset without the examples at `indices`."""
+        left = np.delete(np.asarray(self._kept), indices)
+        return Dataset(self._source, self.class_names, left)
 
 
 def open_dataset(folder: str | Path) -> Dataset:
@@ -222,6 +249,18 @@ def open_dataset(folder: str | Path) -> Dataset:
         raise UserError(
             f"{folder}: the dataset cannot be read ({error}); "
             "delete that folder and run the stage generate again"
+        ) from error
+
+
+def read_scores(folder: str | Path) -> dict[str, np.ndarray]:
+    """Returns the `shards.SCORES` [n] float32 of all pictures of the dataset in `folder`."""
+    path = Path(folder) / "scores.npz"
+    try:
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in shards.SCORES}
+    except Exception as error:  # whatever numpy and zipfile find in a damaged file
+        raise UserError(
+            f"{path}: cannot be read ({error}); run the stage generate again"
         ) from error
 
 

@@ -94,7 +94,7 @@ def _read_palette(path: Path) -> Palette:
 
 def _read_samples(folder: Path) -> dict[str, list[Sample]]:
     """Returns the pictures with the most, the middle and the least confident labels."""
-    confidence = np.array(checkpoint.read_json(folder / "confidence.json")["confidence"])
+    confidence = dataset.read_scores(folder)["confidence"]
     order = np.argsort(-confidence, kind="stable")
     count = min(_SAMPLES, -(-len(order) // 3))
     middle = (len(order) - count) // 2

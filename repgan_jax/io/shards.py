@@ -15,7 +15,8 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, files
 
-_FACTS = {"records", "bytes", "sha256", "confidence", "pixels"}
+SCORES = ("confidence", "disagreement")  # numbers that each record has
+_FACTS = {"records", "bytes", "sha256", "pixels", *SCORES}
 _READ = 64  # records at a time
 
 
@@ -35,17 +36,18 @@ class Shard:
     indices: range
     num_classes: int
 
-    def write(self, labelled: Iterable[tuple[bytes, float, np.ndarray]]) -> None:
-        """Writes records, each with its confidence and pixels a class [K]; all or nothing.
+    def write(self, labelled: Iterable[tuple[bytes, Mapping[str, float], np.ndarray]]) -> None:
+        """Writes records, each with its `SCORES` and pixels a class [K]; all or nothing.
 
         Raises:
             UserError: the disk is full, or keeps less than it was given.
         """
-        confidence, pixels = [], np.zeros(self.num_classes, int)
+        scores, pixels = {name: [] for name in SCORES}, np.zeros(self.num_classes, int)
 
         def records() -> Iterator[bytes]:
-            for record, one_confidence, one_pixels in labelled:
-                confidence.append(one_confidence)
+            for record, one, one_pixels in labelled:
+                for name in SCORES:
+                    scores[name].append(one[name])
                 pixels[:] += one_pixels
                 yield record
 
@@ -63,7 +65,7 @@ class Shard:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
-        facts |= {"confidence": confidence, "pixels": pixels.tolist()}
+        facts |= {**scores, "pixels": pixels.tolist()}
         files.atomic_write(self.note, json.dumps(facts).encode())
         self.mark("")
 
@@ -93,7 +95,7 @@ class Shard:
             return "missing, or its note is"
         if _describe(self.path) != {name: facts[name] for name in ("bytes", "sha256")}:
             return "not the bytes that were written"
-        confidence, pixels = [], np.zeros(self.num_classes, int)
+        scores, pixels = {name: [] for name in SCORES}, np.zeros(self.num_classes, int)
         expected = iter(self.indices)
         for example in map(read, read_records(self.path)):
             index, counts = example["index"], np.bincount(example["mask"].ravel())
@@ -101,9 +103,10 @@ class Shard:
                 return f"sample {index} is out of place"
             if len(counts) > self.num_classes:
                 return f"sample {index} has class {len(counts) - 1}, of {self.num_classes}"
-            confidence.append(float(example["confidence"]))
+            for name in SCORES:
+                scores[name].append(float(example[name]))
             pixels[: len(counts)] += counts
-        if (confidence, pixels.tolist()) != (facts["confidence"], facts["pixels"]):
+        if any(facts[name] != found for name, found in (*scores.items(), ("pixels", [*pixels]))):
             return "labels that do not add up to what was noted"
         return ""
 

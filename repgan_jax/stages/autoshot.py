@@ -19,9 +19,9 @@ from repgan_jax.io import checkpoint, dataset, files, images
 from repgan_jax.models.unet import UNet
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter
-from repgan_jax.stages import common
+from repgan_jax.stages import common, generate
 
-FIELDS = ("seed", "autoshot")
+FIELDS = ("seed", "generate.drop", "autoshot")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     with common.stage("autoshot", config, workdir, FIELDS, after=("generate",)) as stage:
         if stage.finished:
             return
-        data = dataset.open_dataset(workdir / "generate")
+        data = generate.open_kept(config, workdir, stage.folder)
         palette = Palette.from_json(checkpoint.read_json(workdir / "fewshot" / "palette.json"))
         network = UNet(palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch)
         size = data[0]["image"].shape[0]

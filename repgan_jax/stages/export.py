@@ -12,10 +12,10 @@ from repgan_jax.io.export_coco import Coco
 from repgan_jax.io.export_folders import CelebAMask, Example, Part, Voc
 from repgan_jax.io.export_parquet import Parquet
 from repgan_jax.palette import Palette
-from repgan_jax.stages import common
+from repgan_jax.stages import common, generate
 
 FORMATS = {"coco": Coco, "voc": Voc, "celebamask": CelebAMask, "parquet": Parquet}
-FIELDS = ("export.format", "export.held_out", "export.shard_size")
+FIELDS = ("generate.drop", "export.format", "export.held_out", "export.shard_size")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     ) as stage:
         if stage.finished:
             return
-        data = dataset.open_dataset(workdir / "generate")
+        data = generate.open_kept(config, workdir, stage.folder)
         palette = Palette.from_json(checkpoint.read_json(workdir / "fewshot" / "palette.json"))
         writer = FORMATS[options.format](stage.folder, palette)
         # The pictures that stage autoshot validates with, where the shares are the same.

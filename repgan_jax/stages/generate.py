@@ -38,6 +38,8 @@ FIELDS = (
             "picture_size",
             "shard_size",
             "soft_labels",
+            "soft_size",
+            "soft_type",
             "encoding",
         )
     ),
@@ -88,7 +90,8 @@ def complete(config: ConfigDict, workdir: Path, stage: common.Stage) -> dict[str
     missing = distributed.by_leader(begin)
     if distributed.leads():
         common.say("generate", f"{len(missing)} of {manifest['num_shards']} shards to be written")
-    write_shards(writer, sample, distributed.mine(missing), step=device_step(config))
+    if share := write_shards(writer, sample, distributed.mine(missing), step=device_step(config)):
+        common.say("generate", f"the devices were busy for {100 * share:.1f} % of the time")
     distributed.wait()
     return distributed.by_leader(functools.partial(writer.finalize, **origin))
 
@@ -99,6 +102,11 @@ def prepare(config: ConfigDict, workdir: Path, folder: Path) -> tuple[dataset.Wr
     generator = common.load_generator(config)
     _check(config, generator)
     head, names, variables, palette = fewshot.load_heads(workdir)
+    soft_size = options.soft_size or head.size
+    if head.size % soft_size:
+        raise UserError(
+            f"config.generate.soft_size: {soft_size}, expected a divisor of the labels' {head.size}"
+        )
     sample = parallel.spread(
         synthesize.make_sampler(
             head,
@@ -106,6 +114,8 @@ def prepare(config: ConfigDict, workdir: Path, folder: Path) -> tuple[dataset.Wr
             truncation=options.truncation,
             noise=options.noise,
             picture_size=options.picture_size,
+            soft_size=soft_size,
+            soft_type=options.soft_type,
             label=options.label,
         ),
         backend=config.backend,
@@ -119,7 +129,8 @@ def prepare(config: ConfigDict, workdir: Path, folder: Path) -> tuple[dataset.Wr
         options.picture_size,
         head.size,
         (generator.w_dim,),
-        options.soft_labels,
+        soft_size if options.soft_labels else 0,
+        options.soft_type,
         options.encoding,
     )
     return writer, functools.partial(sample, parallel.replicate((generator, variables, key)))
@@ -144,10 +155,14 @@ def examples(sample: Sampler, indices: Iterable[int], step: int) -> Iterator[dic
 
 def write_shards(
     writer: dataset.Writer, sample: Sampler, missing: Sequence[int], *, step: int
-) -> None:
-    """Writes the shards `missing`; computes samples while others are encoded and written."""
+) -> float:
+    """Writes the shards `missing`; computes samples while others are encoded and written.
+
+    Returns the share of the time for which devices were busy; 0 where nothing is missing.
+    """
+    busy = parallel.Busy()
     indices = itertools.chain.from_iterable(writer.shard(i).indices for i in missing)
-    compute = functools.partial(next, examples(sample, indices, step))
+    compute = functools.partial(next, examples(busy.watch(sample), indices, step))
     count = sum(writer.shard_lengths[i] for i in missing)
     with (
         ThreadPoolExecutor(1) as device,
@@ -159,6 +174,7 @@ def write_shards(
         stream = _counted(computed, bar)
         for shard in missing:
             writer.write(shard, itertools.islice(stream, writer.shard_lengths[shard]))
+    return busy.share()
 
 
 def _counted(items: Iterable[T], bar: tqdm) -> Iterator[T]:
@@ -169,10 +185,43 @@ def _counted(items: Iterable[T], bar: tqdm) -> Iterator[T]:
 
 def _split(wanted: Sequence[int], batch: dict[str, jax.Array]) -> Iterator[dict[str, Any]]:
     """Yields an example for each index `wanted`; `batch` may be longer."""
-    batch = jax.device_get(batch)
+    batch = jax.device_get({name: batch[name] for name in batch if name != "disputed"})
     batch["probabilities"] = batch.pop("soft")
     for i, index in enumerate(wanted):
         yield {"index": index, **{name: values[i] for name, values in batch.items()}}
+
+
+def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Dataset:
+    """Returns the finished dataset without the worst share, `generate.drop`.
+
+    These are the pictures on which the heads disagree most (DatasetGAN, section 3.2);
+    `folder/dropped.json` lists them.
+
+    Raises:
+        UserError: no dataset; a share that is none; heads that cannot disagree.
+    """
+    share = config.generate.drop
+    if not 0 <= share < 1:
+        raise UserError(f"config.generate.drop: {share}, expected 0 <= share < 1")
+    data = dataset.open_dataset(workdir / "generate")
+    if not (count := round(share * len(data))):
+        return data
+    disagreement = dataset.read_scores(workdir / "generate")["disagreement"]
+    if not disagreement.any():
+        raise UserError(
+            f"config.generate.drop: {share}, but a single head never disagrees; "
+            "expected config.fewshot.ensemble of 2 or more, or a share of 0"
+        )
+    dropped = np.sort(np.argsort(-disagreement, kind="stable")[:count])
+    least = float(disagreement[dropped].min())
+    checkpoint.write_json(
+        folder / "dropped.json",
+        {"share": share, "disagreement_from": least, "indices": dropped.tolist()},
+    )
+    common.say(
+        folder.name, f"{count} of {len(data)} pictures left out (disagreement from {least:.4f})"
+    )
+    return data.without(dropped)
 
 
 def check_label(config: ConfigDict, generator: Generator) -> None:
@@ -195,6 +244,7 @@ def _check(config: ConfigDict, generator: Generator) -> None:
     common.expect_positive(config, *(f"generate.{name}" for name in counts))
     common.expect_one_of(config, "generate.noise", ("stored", "none", "fresh"))
     common.expect_one_of(config, "generate.encoding", tuple(images.ENCODINGS))
+    common.expect_one_of(config, "generate.soft_type", dataset.SOFT_TYPES)
     check_label(config, generator)
     if generator.resolution % config.generate.picture_size:
         raise UserError(

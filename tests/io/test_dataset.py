@@ -21,6 +21,7 @@ def _writer(folder, **changes):
         "picture_size": 8,
         "label_size": 6,
         "latent_shape": (5,),
+        "soft_size": 6,
     }
     return dataset.Writer(**{**options, **changes})
 
@@ -35,6 +36,7 @@ def _example(index):
         "latent": rng.normal(size=5).astype(np.float32),
         "index": index,
         "confidence": probabilities.max(-1).mean(),
+        "disagreement": [0.3, 0.1, 0.7, 0.1, 0.9, 0.2, 0.7][index],
     }
 
 
@@ -61,7 +63,8 @@ def _assert_is_example(got, index):
     for name in ("image", "mask", "latent", "index"):
         np.testing.assert_array_equal(got[name], expected[name])
     assert got["mask"].dtype == np.int32
-    np.testing.assert_allclose(got["confidence"], expected["confidence"], rtol=1e-6)
+    for name in ("confidence", "disagreement"):
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-6)
     # stored as 0..255: half a step, and float32
     np.testing.assert_allclose(got["probabilities"], expected["probabilities"], atol=0.5001 / 255)
 
@@ -92,10 +95,45 @@ def test_grain_reads_it(folder):
 
 
 def test_hard_labels_alone(tmp_path):
-    writer = _writer(tmp_path, soft=False, shard_lengths=(2,))
+    writer = _writer(tmp_path, soft_size=0, shard_lengths=(2,))
     writer.write(0, [_example(0), _example(1)])
     writer.finalize()
     assert "probabilities" not in dataset.open_dataset(tmp_path)[1]
+
+
+def test_probabilities_may_be_coarse_floats(tmp_path):
+    """Through TFDS alone, too, which needs no TensorFlow for them."""
+    writer = _writer(tmp_path, soft_size=3, soft_type="float16", shard_lengths=(2,))
+    coarse = [_example(i)["probabilities"][::2, ::2] for i in range(2)]
+    writer.write(0, [{**_example(i), "probabilities": coarse[i]} for i in range(2)])
+    writer.finalize()
+    for i, example in enumerate(dataset.open_dataset(tmp_path)):
+        assert example["probabilities"].dtype == np.float32
+        np.testing.assert_allclose(example["probabilities"], coarse[i], atol=2**-12)
+    source = tfds.builder_from_directory(tmp_path / "generated" / "1.0.0").as_data_source()["train"]
+    assert source[1]["soft"].dtype == np.float16 and source[1]["soft"].shape == (3, 3, 3)
+    assert "tensorflow" not in sys.modules
+
+
+def test_examples_may_be_left_out(folder):
+    left = dataset.open_dataset(folder).without([0, 4, 5]).without([1])
+    assert [example["index"] for example in left] == [1, 3, 6] and len(left) == 3
+    _assert_is_example(left[2], 6)
+
+
+def test_scores_of_all_pictures_are_listed(folder):
+    for name, values in dataset.read_scores(folder).items():
+        np.testing.assert_allclose(values, [_example(i)[name] for i in range(7)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\3\4"])
+def test_damaged_scores_are_named(folder, content):
+    path = folder / "scores.npz"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"scores.npz: cannot be read .*generate again"):
+        dataset.read_scores(folder)
 
 
 def test_same_examples_give_the_same_bytes(tmp_path):
@@ -129,7 +167,8 @@ def test_metadata_is_what_the_labels_add_up_to(folder):
     examples = [_example(i) for i in range(7)]
     found = tfds.builder_from_directory(folder / "generated" / "1.0.0").info.metadata
     assert found["num_pictures"] == 7
-    assert found["mean_confidence"] == pytest.approx(np.mean([e["confidence"] for e in examples]))
+    for name in ("confidence", "disagreement"):
+        assert found[f"mean_{name}"] == pytest.approx(np.mean([e[name] for e in examples]))
     pixels = np.bincount(np.stack([example["mask"] for example in examples]).ravel())
     shares = dict(zip(NAMES, pixels / pixels.sum(), strict=True))
     assert found["class_shares"] == pytest.approx(shares)
@@ -145,6 +184,7 @@ def test_a_whole_shard_has_no_flaw(folder):
         ({"index": 5}, "sample 5 is out of place"),
         ({"mask": np.full((6, 6), 3)}, "sample 4 has class 3, of 3"),
         ({"mask": np.zeros((6, 6), int)}, "labels that do not add up to what was noted"),
+        ({"disagreement": 0.5}, "labels that do not add up to what was noted"),
         ({"confidence": 0.5}, "labels that do not add up to what was noted"),
     ],
 )

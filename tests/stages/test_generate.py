@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import jax
@@ -46,11 +45,6 @@ def test_labels_fit_each_other(records):
         chosen = np.take_along_axis(probabilities, record["mask"][..., None], -1)[..., 0]
         np.testing.assert_array_equal(chosen, probabilities.max(-1))
         assert record["confidence"] == pytest.approx(probabilities.max(-1).mean(), abs=0.5 / 255)
-
-
-def test_confidences_are_listed_for_the_report(tiny_run, records):
-    listed = json.loads((tiny_run.workdir / "generate/confidence.json").read_text())
-    assert listed["confidence"] == [float(record["confidence"]) for record in records]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from repgan_jax.io import checkpoint, dataset
 MOMENTS = (
     ("fewshot/heads", 1),
     ("generated-train.array_record-00001-of-00003", 1),
-    ("generate/confidence.json", 1),
+    ("generate/scores.npz", 1),
     ("autoshot/curve.jsonl", 2),  # the best weights are those of a step not yet saved
     ("checkpoints/12", 1),
     ("autoshot/stage.json", 2),  # the first says that it is running
@@ -64,7 +64,7 @@ def test_records_are_those_of_an_undisturbed_run(killed_run, tiny_run):
 @pytest.mark.parametrize(
     ("pattern", "count"),
     [
-        ("generate/confidence.json", 1),
+        ("generate/scores.npz", 1),
         ("segment/masks/*.png", 5),
         ("segment/overlays/*.png", 5),
         ("segment/areas.csv", 1),

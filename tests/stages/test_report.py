@@ -45,7 +45,6 @@ def fill(workdir, *, shots, pictures, size):
     confidence = [0.99 - 0.4 * ((7 * i) % pictures) / pictures for i in range(pictures)]
     dataset_of(generate, photos, truths, confidence, palette)
     stage(generate, 512.0, {"pictures_per_second": 1.953}, {"generate.num_pictures": pictures})
-    checkpoint.write_json(generate / "confidence.json", {"confidence": confidence})
 
     autoshot = workdir / "autoshot"
     autoshot.mkdir()
@@ -79,7 +78,7 @@ def dataset_of(folder, photos, truths, confidence, palette):
     """Writes a data set in which the few pictures come again and again."""
     size = len(photos[0])
     lengths = [len(confidence)]
-    writer = dataset.Writer(folder, palette.names, lengths, size, size, (4,), soft=False)
+    writer = dataset.Writer(folder, palette.names, lengths, size, size, (4,), 0)
     examples = (
         {
             "image": photos[i % len(photos)],
@@ -87,6 +86,7 @@ def dataset_of(folder, photos, truths, confidence, palette):
             "latent": np.zeros(4),
             "index": i,
             "confidence": value,
+            "disagreement": 0.0,
         }
         for i, value in enumerate(confidence)
     )
