@@ -1,4 +1,4 @@
-"""CPU time and size of a stored picture with its labels, one JSON line an encoding.
+"""CPU time and size of a stored picture with its labels, one JSON line a way to store it.
 
     python benchmarks/encode_record.py runs/face/generate
 
@@ -6,10 +6,15 @@ The folder holds a dataset that the stage `generate` wrote; its first pictures a
 """
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
+
+from repgan_jax import ops
 from repgan_jax.io import dataset, images
 
 PICTURES = 40
@@ -21,23 +26,39 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     data = dataset.open_dataset(parser.parse_args().folder)
     examples = [data[i] for i in range(min(PICTURES, len(data)))]
+    size = examples[0]["mask"].shape[0]
+    if "probabilities" not in examples[0]:
+        parser.error("the dataset has no probabilities")
+    plain = dataset.Writer(
+        Path("unused"),
+        data.class_names,
+        (len(examples),),
+        examples[0]["image"].shape[0],
+        size,
+        examples[0]["latent"].shape,
+        size,
+    )
     for encoding in images.ENCODINGS:
-        writer = dataset.Writer(
-            Path("unused"),
-            data.class_names,
-            (len(examples),),
-            examples[0]["image"].shape[0],
-            examples[0]["mask"].shape[0],
-            examples[0]["latent"].shape,
-            examples[0]["probabilities"].shape[0] if "probabilities" in examples[0] else 0,
-            encoding=encoding,
-        )
-        writer.record(examples[0])
-        started = time.process_time()
-        size = sum(len(writer.record(example)) for example in examples)
-        ms = 1000 * (time.process_time() - started)
-        line = {"name": encoding, "cpu_ms": ms / len(examples), "bytes": size / len(examples)}
-        print(json.dumps({name: round(x, 2) if name != "name" else x for name, x in line.items()}))
+        measure(encoding, dataclasses.replace(plain, encoding=encoding), examples)
+    for soft_type in dataset.SOFT_TYPES:
+        for soft_size in (size, size // 2, 0):
+            writer = dataclasses.replace(plain, soft_size=soft_size, soft_type=soft_type)
+            measure(f"png, probabilities {soft_type} {soft_size}", writer, examples)
+
+
+def measure(name: str, writer: dataset.Writer, examples: list) -> None:
+    """Prints the line of one writer."""
+    factor = examples[0]["mask"].shape[0] // (writer.soft_size or 1)
+    soft = [
+        np.asarray(ops.area_reduce(jnp.asarray(e["probabilities"])[None], factor)[0])
+        for e in examples
+    ]
+    examples = [{**example, "probabilities": p} for example, p in zip(examples, soft, strict=True)]
+    writer.record(examples[0])
+    started = time.process_time()
+    size = sum(len(writer.record(example)) for example in examples) / len(examples)
+    ms = 1000 * (time.process_time() - started) / len(examples)
+    print(json.dumps({"name": name, "cpu_ms": round(ms, 2), "bytes": round(size, 2)}))
 
 
 if __name__ == "__main__":
