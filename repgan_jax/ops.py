@@ -77,13 +77,49 @@ def _conv_backward(stride, padding, dilation, saved, gradient):
 conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _correlate(x, kernel, stride, borders, dilation):
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
+    """Returns [N, H, W, F]: `x` [N, H, W, C] correlated with `kernel` [3, 3, C, F].
+
+    Its gradient to the kernel is nine matrix products, one a tap. What XLA on CPU makes of JAX's
+    inside of loops takes thirty times as long.
+
+    Args:
+        x: [N, H, W, C]; zeros are put around it.
+        kernel: [3, 3, C, F].
+        dilation: pixels of `x` from one tap of the kernel to the next.
+    """
+    return _correlate(x, kernel, 1, [(dilation, dilation)] * 2, 1, dilation)
+
+
+def _dilated_forward(x, kernel, dilation):
+    return dilated_conv(x, kernel, dilation), (x, kernel)
+
+
+def _dilated_backward(dilation, saved, gradient):
+    x, kernel = saved
+    height, width = x.shape[1:3]
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    padded = jnp.pad(x, [(0, 0), (dilation, dilation), (dilation, dilation), (0, 0)])
+    to_kernel = [
+        jnp.einsum("nhwc,nhwf->cf", padded[:, top : top + height, left : left + width], gradient)
+        for top in range(0, 3 * dilation, dilation)
+        for left in range(0, 3 * dilation, dilation)
+    ]
+    return dilated_conv(gradient, turned, dilation), jnp.stack(to_kernel).reshape(kernel.shape)
+
+
+dilated_conv.defvjp(_dilated_forward, _dilated_backward)
+
+
+def _correlate(x, kernel, stride, borders, dilation, kernel_dilation=1):
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride,) * 2,
         padding=borders,
         lhs_dilation=(dilation,) * 2,
+        rhs_dilation=(kernel_dilation,) * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 

@@ -91,7 +91,8 @@ def fit_heads(
     @partial(jax.jit, donate_argnums=0)
     def fit_chunk(state, orders, taps, masks):
         def step(state, order):
-            state, loss = jax.vmap(member_step, (0, 0, None, None))(state, order, taps, masks)
+            # one after the other: side by side, convolutions are grouped, and slow on CPU
+            state, loss = jax.lax.map(lambda one: member_step(*one, taps, masks), (state, order))
             return state, loss.mean()
 
         return jax.lax.scan(step, state, orders)
@@ -128,9 +129,10 @@ def head_probabilities(
     The disagreement is the Jensen-Shannon divergence of the members in nats (DatasetGAN,
     section 3.2): 0 where all agree, and everywhere for a single head.
     """
-    axes = {"params": 0, "stats": None}
-    logits = jax.vmap(head.apply, (axes, None))(dict(variables), taps)
-    members = jax.nn.softmax(logits)
+    members = jax.lax.map(  # not side by side, as in `fit_heads`
+        lambda params: jax.nn.softmax(head.apply({**variables, "params": params}, taps)),
+        variables["params"],
+    )
     mean = members.mean(0)
     return mean, jnp.maximum(_entropy(mean) - _entropy(members).mean(0), 0.0)
 

@@ -123,14 +123,43 @@ def test_conv_has_the_gradients_of_jaxs_own(stride, padding, dilation, size):
         np.testing.assert_allclose(one, other, atol=2e-4)
 
 
-def test_no_convolution_in_a_loop_is_left_without_a_fast_form():
+@pytest.mark.parametrize("dilation", [1, 4])
+def test_dilated_conv_has_the_gradients_of_jaxs_own(dilation):
+    rng = np.random.default_rng(5)
+    x = jnp.asarray(rng.normal(size=(2, 14, 17, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32)
+
+    def plain(x, kernel):
+        options = {"rhs_dilation": (dilation,) * 2, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", **options)
+
+    expected, pull = jax.vjp(plain, x, kernel)
+    found, own = jax.vjp(lambda x, kernel: ops.dilated_conv(x, kernel, dilation), x, kernel)
+    np.testing.assert_array_equal(found, expected)
+    gradient = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    for one, other in zip(own(gradient), pull(gradient), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-4)  # float32 sums of up to 476 products
+
+
+@pytest.mark.parametrize(
+    ("conv", "moved"),
+    [
+        (lambda x, kernel: ops.conv(x, kernel, 1, 1), (0,)),
+        (lambda x, kernel: ops.dilated_conv(x, kernel, 2), (0, 1)),
+    ],
+)
+def test_no_convolution_in_a_loop_is_left_without_a_fast_form(conv, moved):
     """XLA's fast convolutions on CPU are of kernels [.., in, out]."""
 
-    def descend(x, kernel):
-        return jax.lax.fori_loop(0, 2, lambda _, x: jax.grad(energy)(x, kernel), x)
-
     def energy(x, kernel):
-        return jnp.square(ops.conv(x, kernel, 1, 1)).sum()
+        return jnp.square(conv(x, kernel)).sum()
+
+    def descend(x, kernel):
+        def step(_, both):
+            new = [both[i] + g for i, g in enumerate(jax.grad(energy, moved)(*both))]
+            return (*new, *both[len(new) :])
+
+        return jax.lax.fori_loop(0, 2, step, (x, kernel))
 
     shapes = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
     compiled = jax.jit(descend).lower(*shapes).compile().as_text()

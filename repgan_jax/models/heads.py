@@ -66,6 +66,21 @@ class MLPHead(nn.Module):
         return x
 
 
+class DilatedConv(nn.Module):
+    """3x3 convolution whose taps are `dilation` pixels apart; see `ops.dilated_conv`."""
+
+    features: int
+    dilation: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [N, H, W, features] for `x` [N, H, W, C]."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return ops.dilated_conv(x, kernel, self.dilation) + bias
+
+
 class CNNHead(nn.Module):
     """1x1 convolution to 128 channels, then dilated 3x3 convolutions (CNN-L and shorter kin).
 
@@ -89,7 +104,7 @@ class CNNHead(nn.Module):
         x = FoldedConv(128, self.size, self.resize)(taps)
         for width, dilation in zip((*self.widths, self.num_classes), self.dilations, strict=True):
             x = ops.leaky_relu(x, slope=0.01)
-            x = nn.Conv(width, (3, 3), kernel_dilation=dilation)(x)
+            x = DilatedConv(width, dilation)(x)
         return x
 
 
