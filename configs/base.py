@@ -10,9 +10,9 @@ def get_config() -> ConfigDict:
     """Returns the defaults, shared by all domains."""
     config = ConfigDict()
     config.seed = 0  # every random choice of a run derives from it
-    config.workdir = "runs/base"  # where a run writes: one folder a stage
+    config.workdir = "runs/base"  # where a run writes: one folder a stage; or gs://BUCKET/RUN
     config.stages = ("fewshot", "generate", "autoshot", "evaluate", "report")
-    config.generator = "weights/face"  # folder written by a converter
+    config.generator = "weights/face"  # folder written by a converter; or gs://BUCKET/FOLDER
     config.classes = (
         "examples/face/classes.txt"  # a class a line: name [#rrggbb]; the line is the id
     )

@@ -13,9 +13,10 @@ from ml_collections import ConfigDict, config_flags
 
 from repgan_jax import distributed, preemption, stages
 from repgan_jax.errors import UserError
+from repgan_jax.io import remote
 
 MAIN_FIELDS = {
-    "workdir": "folder for the results, one folder a stage",
+    "workdir": "folder for the results, one folder a stage; gs://bucket/run as well",
     "stages": "what to do, in this order: --config.stages=evaluate,report",
     "generator": "folder of a converted generator",
     "classes": "file with the names of the parts",
@@ -30,6 +31,7 @@ MAIN_FIELDS = {
     "distributed": "one of several processes of a run: docs/scale.md",
 }
 
+_MAY_BE_REMOTE = ("config.workdir", "config.generator")
 TERMINATED = "stopped by SIGTERM; what is written is whole, and the same command goes on from here"
 
 
@@ -88,10 +90,16 @@ def run(config: ConfigDict) -> None:
         folder = Path(config.compilation_cache).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    workdir = Path(config.workdir).expanduser()
-    for name, stage in [(name, stages.load(name)) for name in config.stages]:
-        run_stage = partial(stage.run, config, workdir)
-        run_stage() if name in stages.TOGETHER else distributed.by_leader(run_stage)
+    todo = [(name, stages.load(name)) for name in config.stages]
+    with (
+        remote.working_folder(config.workdir) as workdir,
+        remote.working_folder(config.generator) as generator,
+    ):
+        remote.pull(generator)
+        config.generator = str(generator)
+        for name, stage in todo:
+            run_stage = partial(stage.run, config, workdir)
+            run_stage() if name in stages.TOGETHER else distributed.by_leader(run_stage)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,6 +122,7 @@ def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
     """Returns (exit code, whether it ended before its time); says why it did."""
     try:
         config = read_config(argv)
+        _expect_local(config)
         use_all_cores(config.autoshot.batch_size)
         if config.distributed or config.cluster.address:
             distributed.start(**config.cluster)
@@ -132,6 +141,20 @@ def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
         message, code = f"{error.filename or 'disk'}: {error.strerror}; choose another folder", 2
     print(f"error: {message}", file=sys.stderr)
     return code, True
+
+
+def _expect_local(config: ConfigDict, group: str = "config") -> None:
+    """Raises UserError for an address where a local path is expected."""
+    for name, value in config.items():
+        field = f"{group}.{name}"
+        may_be_remote = field in _MAY_BE_REMOTE and str(value).startswith(remote.SCHEME)
+        if isinstance(value, ConfigDict):
+            _expect_local(value, field)
+        elif isinstance(value, str) and "://" in value and not may_be_remote:
+            raise UserError(
+                f"{field}: {value}, expected a local path; "
+                f"only {' and '.join(_MAY_BE_REMOTE)} may be {remote.SCHEME}..."
+            )
 
 
 def _split_commas(config: ConfigDict) -> None:

@@ -20,7 +20,7 @@ from tensorflow_datasets.core import example_serializer
 
 from repgan_jax import parallel
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, files, images, shards
+from repgan_jax.io import checkpoint, files, images, remote, shards
 
 NAME, VERSION, SPLIT = "generated", "1.0.0", "train"
 SOFT_TYPES = ("uint8", "float16")
@@ -236,6 +236,7 @@ class Dataset:
 def open_dataset(folder: str | Path) -> Dataset:
     """Returns the dataset that a `Writer` finished in `folder`; Grain takes it as a source."""
     path = _version_folder(Path(folder))
+    remote.fetch(path)
     if not (path / "dataset_info.json").exists():
         raise UserError(f"{folder}: no finished dataset here; run the stage generate")
     try:

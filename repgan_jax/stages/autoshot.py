@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from repgan_jax import metrics, parallel, segment
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, dataset, files, images
+from repgan_jax.io import checkpoint, dataset, files, images, remote
 from repgan_jax.models.unet import UNet
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter
-from repgan_jax.stages import common, generate
+from repgan_jax.stages import common, fewshot, generate
 
 FIELDS = ("seed", "generate.drop", "autoshot")
 
@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if stage.finished:
             return
         data = generate.open_kept(config, workdir, stage.folder)
-        palette = Palette.from_json(checkpoint.read_json(workdir / "fewshot" / "palette.json"))
+        palette = fewshot.load_palette(workdir)
         network = UNet(palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch)
         size = data[0]["image"].shape[0]
         _check(config.autoshot, network, data, size)
@@ -117,6 +117,7 @@ def _train(
                 checkpoint.write_tree(folder / "best", variables)
             curve.add(step, board, loss=loss, learning_rate=float(schedule(step - 1)), score=score)
             states.save(step, state)
+            remote.keep(folder)
             bar.set_postfix(loss=f"{loss:.3f}", mean_iou=f"{score:.3f}")
     return curve.best()
 

@@ -19,9 +19,9 @@ from tensorboardX import SummaryWriter
 
 from repgan_jax import distributed, generator
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint
+from repgan_jax.io import checkpoint, remote
 
-RECORD = "stage.json"  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
+RECORD = remote.LAST  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
 
 
 @dataclasses.dataclass
@@ -36,10 +36,16 @@ class Stage:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Declares the folder complete; `summary` is what a report says in a line."""
+        self.finished = True
+        if remote.is_remote(self.folder):  # where no lock keeps other runs out
+            found = _expect_same(self.folder, self.record, "another run")
+            if found["status"] == "done":
+                say(self.name, "another run was faster")
+                return
         seconds = round(time.perf_counter() - self.started, 2)
         done = {"status": "done", "seconds": seconds, "summary": dict(summary)}
         checkpoint.write_json(self.folder / RECORD, {**self.record, **done})
-        self.finished = True
+        remote.finish(self.folder)
         say(self.name, f"done in {seconds:.0f} s")
 
 
@@ -83,26 +89,23 @@ def stage(
         finished = distributed.by_leader(prepare) if together else prepare()
         if not distributed.leads():
             held.enter_context(_lock(workdir, fcntl.LOCK_SH))
-            _expect_same(folder, record)
+            _expect_same(folder, record, "process 0")
         yield Stage(name, folder, finished, record)
+        remote.push(workdir / "tensorboard" / name)
     if together:
         distributed.wait()
 
 
 def finished_folder(workdir: Path, name: str) -> Path:
-    """Returns the folder of the finished stage `name`."""
-    record = _read_record(workdir / name)
-    if not record or record["status"] != "done":
-        raise UserError(
-            f"{workdir / name}: stage {name} is not finished; run it first, "
-            f"""with the same config and --config.stages='("{name}",)'"""
-        )
+    """Returns the folder of the finished stage `name`, as it is now."""
+    _finished_record(workdir, name)
+    remote.pull(workdir / name)
     return workdir / name
 
 
 def fingerprint(workdir: Path, name: str) -> str:
     """Returns the hexadecimal digest of everything the finished stage `name` depended on."""
-    return _read_record(finished_folder(workdir, name))["fingerprint"]
+    return _finished_record(workdir, name)["fingerprint"]
 
 
 def digest(path: str | Path) -> str:
@@ -143,6 +146,16 @@ def board(workdir: Path, name: str) -> SummaryWriter:
     return SummaryWriter(str(workdir / "tensorboard" / name), write_to_disk=True)
 
 
+def _finished_record(workdir: Path, name: str) -> dict[str, Any]:
+    record = _read_record(workdir / name)
+    if not record or record["status"] != "done":
+        raise UserError(
+            f"{workdir / name}: stage {name} is not finished; run it first, "
+            f"""with the same config and --config.stages='("{name}",)'"""
+        )
+    return record
+
+
 def _describe(
     config: ConfigDict,
     workdir: Path,
@@ -164,7 +177,8 @@ def _prepare(folder: Path, record: Mapping[str, Any], refuse_changes: bool) -> b
     old = _read_record(folder)
     if old and old["fingerprint"] != record["fingerprint"]:
         changes = ", ".join(_changes(old, record))
-        if refuse_changes and len(list(folder.glob("[!.]*"))) > 1:
+        work = refuse_changes and len(list(folder.glob("[!.]*"))) > 1
+        if work or remote.is_remote(folder):  # whose it is cannot be known there
             raise UserError(
                 f"{folder}: made with other settings ({changes}); "
                 "delete that folder or choose another --config.workdir"
@@ -177,20 +191,22 @@ def _prepare(folder: Path, record: Mapping[str, Any], refuse_changes: bool) -> b
         say(folder.name, "done already (same settings)")
     else:
         checkpoint.write_json(folder / RECORD, {"status": "running", **record})
+        if not old:
+            remote.push(folder / RECORD)
+        remote.restore(folder)
     return finished
 
 
-def _expect_same(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raises UserError unless the first process has prepared `folder` for this `record` too."""
+def _expect_same(folder: Path, record: Mapping[str, Any], who: str) -> dict[str, Any]:
+    """Returns the record in `folder`; raises UserError if `who` wrote it has other settings."""
     found = _read_record(folder)
     if not found:
         raise UserError(
             f"{folder}: not there; all processes need one --config.workdir that they share"
         )
     if changes := ", ".join(_changes(found, record)):
-        raise UserError(
-            f"{folder}: process 0 has other settings ({changes}); start all with the same"
-        )
+        raise UserError(f"{folder}: {who} has other settings ({changes}); start all with the same")
+    return found
 
 
 def say(name: str, text: str) -> None:
@@ -222,9 +238,10 @@ def _discard(folder: Path) -> None:
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
     """Returns the stage's record, or None where nothing is; never takes over a foreign folder."""
+    remote.pull(folder / RECORD)
     if (folder / RECORD).exists():
         return checkpoint.read_json(folder / RECORD)
-    if any(folder.glob("[!.]*")):
+    if any(folder.glob("[!.]*")) or remote.find(folder):
         raise UserError(
             f"{folder}: not the folder of a stage (it has no {RECORD}); "
             "move it away or choose another --config.workdir"

@@ -42,7 +42,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     after = ("autoshot",)
     with common.stage("evaluate", config, workdir, FIELDS, inputs=inputs, after=after) as stage:
         if stage.finished:
-            print((stage.folder / "metrics.txt").read_text(), end="")
+            folder = common.finished_folder(workdir, "evaluate")
+            print((folder / "metrics.txt").read_text(), end="")
             return
         segmenter = load_segmenter(workdir)
         counts = _compare(segmenter, pairs, options)

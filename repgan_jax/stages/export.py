@@ -7,12 +7,11 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, dataset, masks
+from repgan_jax.io import dataset, masks
 from repgan_jax.io.export_coco import Coco
 from repgan_jax.io.export_folders import CelebAMask, Example, Part, Voc
 from repgan_jax.io.export_parquet import Parquet
-from repgan_jax.palette import Palette
-from repgan_jax.stages import common, generate
+from repgan_jax.stages import common, fewshot, generate
 
 FORMATS = {"coco": Coco, "voc": Voc, "celebamask": CelebAMask, "parquet": Parquet}
 FIELDS = ("generate.drop", "export.format", "export.held_out", "export.shard_size")
@@ -39,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if stage.finished:
             return
         data = generate.open_kept(config, workdir, stage.folder)
-        palette = Palette.from_json(checkpoint.read_json(workdir / "fewshot" / "palette.json"))
+        palette = fewshot.load_palette(workdir)
         writer = FORMATS[options.format](stage.folder, palette)
         # The pictures that stage autoshot validates with, where the shares are the same.
         held_out = max(round(options.held_out * len(data)), options.held_out > 0)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from repgan_jax import distributed, parallel, synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, dataset, images
+from repgan_jax.io import checkpoint, dataset, images, remote
 from repgan_jax.stages import common, fewshot
 
 Sampler = Callable[[np.ndarray], dict[str, jax.Array]]  # of indices [n]
@@ -84,6 +84,7 @@ def complete(config: ConfigDict, workdir: Path, stage: common.Stage) -> dict[str
     }
 
     def begin() -> list[int]:
+        remote.pull(stage.folder)
         checkpoint.write_json(stage.folder / "manifest.json", manifest)
         return writer.missing()
 
@@ -93,7 +94,14 @@ def complete(config: ConfigDict, workdir: Path, stage: common.Stage) -> dict[str
     if share := write_shards(writer, sample, distributed.mine(missing), step=device_step(config)):
         common.say("generate", f"the devices were busy for {100 * share:.1f} % of the time")
     distributed.wait()
-    return distributed.by_leader(functools.partial(writer.finalize, **origin))
+
+    def end() -> dict[str, Any]:
+        remote.pull(stage.folder)  # what the others have sent
+        metadata = writer.finalize(**origin)
+        remote.push(stage.folder)
+        return metadata
+
+    return distributed.by_leader(end)
 
 
 def prepare(config: ConfigDict, workdir: Path, folder: Path) -> tuple[dataset.Writer, Sampler]:
@@ -174,6 +182,7 @@ def write_shards(
         stream = _counted(computed, bar)
         for shard in missing:
             writer.write(shard, itertools.islice(stream, writer.shard_lengths[shard]))
+            remote.push(writer.folder)
     return busy.share()
 
 
@@ -203,10 +212,11 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
     share = config.generate.drop
     if not 0 <= share < 1:
         raise UserError(f"config.generate.drop: {share}, expected 0 <= share < 1")
-    data = dataset.open_dataset(workdir / "generate")
+    source = common.finished_folder(workdir, "generate")
+    data = dataset.open_dataset(source)
     if not (count := round(share * len(data))):
         return data
-    disagreement = dataset.read_scores(workdir / "generate")["disagreement"]
+    disagreement = dataset.read_scores(source)["disagreement"]
     if not disagreement.any():
         raise UserError(
             f"config.generate.drop: {share}, but a single head never disagrees; "

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repgan_jax import metrics
-from repgan_jax.io import chart, images, masks, report
+from repgan_jax.io import chart, images, masks, remote, report
 from repgan_jax.stages import STAGES
 
 FIELDS = ()  # it shows what it finds, in a second or two, and is never skipped
@@ -27,6 +27,8 @@ _MEANS = (
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes `report.html` into `workdir` from whatever the other stages left there."""
     del config  # the stages wrote down what they were run with
+    for name in STAGES.keys() - {"segment", "export"}:  # large, and not shown
+        remote.pull(workdir / name)
     found = report.read_run(workdir, tuple(STAGES))
     path = workdir / "report.html"
     report.write_page(
@@ -42,7 +44,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _timings(found),
         _settings(found),
     )
-    print(f"report: {path}")
+    remote.push(path)
+    print(f"report: {remote.name(path)}")
 
 
 def verdict(scores: Mapping, stages: Mapping) -> tuple[str, str, str]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 import repgan_jax
 from repgan_jax import synthesize
 from repgan_jax.errors import UserError
-from repgan_jax.io import files, images
+from repgan_jax.io import files, images, remote
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.segmenter import most_likely
 from repgan_jax.stages import common, fewshot, framing
@@ -51,7 +51,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _write(folder, names[path], photo, mask, palette)
         areas[path.name] = _areas(mask, palette.num_classes)
     files.atomic_write(folder / "areas.csv", _table(areas, palette.names).encode())
-    print(f"segment: {len(areas)} of {len(photos)} photos done, in {folder}")
+    remote.push(folder)
+    print(f"segment: {len(areas)} of {len(photos)} photos done, in {remote.name(folder)}")
     if failures:
         raise UserError(f"{len(failures)} of {len(photos)} photos left out: {'; '.join(failures)}")
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from repgan_jax import distributed
 from repgan_jax.errors import UserError
-from repgan_jax.io import dataset
+from repgan_jax.io import dataset, remote
 from repgan_jax.stages import common, generate
 
 
@@ -23,11 +23,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
         writer, sample = generate.prepare(config, workdir, stage.folder)
         shards, count = range(len(writer.shard_lengths)), sum(writer.shard_lengths)
         for i in tqdm(distributed.mine(shards), desc="verify", unit="shard"):
-            writer.shard(i).mark(writer.flaw(i))
-        distributed.wait()
+            with remote.fetched(writer.shard(i).path):
+                writer.shard(i).mark(writer.flaw(i))
+        _share_marks(stage.folder)
         chosen = random.Random(config.seed).sample(range(count), min(config.verify.samples, count))
         _compare(writer, sample, distributed.mine(sorted(chosen)), generate.device_step(config))
-        distributed.wait()
+        _share_marks(stage.folder)
         if distributed.leads():
             _conclude(writer)
             print(
@@ -37,6 +38,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
             )
 
 
+def _share_marks(folder: Path) -> None:
+    """Waits until all processes know which shards each of them has marked as bad."""
+    remote.push(folder)
+    distributed.wait()
+    remote.pull(folder / "shards")
+
+
 def _compare(
     writer: dataset.Writer, sample: generate.Sampler, chosen: list[int], step: int
 ) -> None:
@@ -44,9 +52,10 @@ def _compare(
     good = [i for i in chosen if not writer.shard(writer.shard_of(i)).marked_flaw()]
     for example in generate.examples(sample, good, step):
         index = example["index"]
-        if writer.record(example) != writer.read_record(index):
-            flaw = f"sample {index} is not what is generated here and now"
-            writer.shard(writer.shard_of(index)).mark(flaw)
+        shard = writer.shard(writer.shard_of(index))
+        with remote.fetched(shard.path):
+            if writer.record(example) != writer.read_record(index):
+                shard.mark(f"sample {index} is not what is generated here and now")
 
 
 def _conclude(writer: dataset.Writer) -> None:
