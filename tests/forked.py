@@ -1,17 +1,21 @@
 """Runs the command in forked processes, which start at once, and ends them at given moments.
 
-Each line on standard input is a JSON list of processes {"arguments", "log", "watched", "moment",
-"delay", "signal"}; the answer is a line with their exit codes. A process gets `signal`, `delay`
-seconds after it has opened, renamed or removed a file under `watched` for the `moment`th time.
+Each line on standard input is a JSON list of processes {"arguments", "log", "environment",
+"watched", "moment", "delay", "signal"}; the answer is a line with their exit codes. A process gets
+`signal`, `delay` seconds after it has opened, renamed or removed a file under `watched` for the
+`moment`th time.
 """
 
 import json
 import os
 import sys
+import tempfile
 import threading
 
+import gcsfs  # noqa: F401  imported once for all, as below
+
 from repgan_jax import main
-from repgan_jax.stages import fewshot, generate, repair, verify  # noqa: F401  imported once for all
+from repgan_jax.stages import autoshot, fewshot, generate, repair, verify  # noqa: F401
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir")
 
@@ -38,6 +42,8 @@ def start(process: dict) -> int:
         log = os.open(process["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.environ.update(process["environment"])
+        tempfile.tempdir = None  # it may have been looked up before
         if process["moment"]:
             end_at(*(process[name] for name in ("watched", "moment", "delay", "signal")))
         code = main.main(process["arguments"])
