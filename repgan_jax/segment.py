@@ -188,9 +188,11 @@ def make_train_step(
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the step of the stand-alone network (paper, section 3.5), for `parallel.spread_step`.
 
-    Its batch: "image" uint8 [n, H, W, 3], "targets" float32 [n, H, W, K] (probabilities)
-    and "position" int32 [n], the sample's place in the whole training, which alone decides its
-    augmentation.
+    Its batch: "image" uint8 [n, H, W, 3], "targets" float32 [n, H, W, K] (probabilities),
+    "position" int32 [n], the sample's place in the whole training, which alone decides its
+    augmentation, and "stop" float32 [n], 1 where the process that gives the sample has to stop.
+    Its metrics are means over the batch: "loss" and "stop", from which all processes learn in the
+    same step that one of them has to.
 
     Args:
         network: architecture.
@@ -222,12 +224,13 @@ def make_train_step(
             return loss, updated["batch_stats"]
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        loss, grads = jax.lax.pmean((loss, grads), parallel.AXIS)
+        means = loss, batch["stop"].mean(), grads
+        loss, stop, grads = jax.lax.pmean(means, parallel.AXIS)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         params = optax.apply_updates(state.params, updates)
         rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))  # short memory at first
         average = optax.incremental_update(params, state.average, 1 - rate)
         state = TrainState(state.step + 1, params, batch_stats, average, moments)
-        return state, {"loss": loss}
+        return state, {"loss": loss, "stop": stop}
 
     return train_step

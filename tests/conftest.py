@@ -3,10 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Eight virtual devices cost an ordinary test nothing: whoever wants one or two says so (below).
@@ -51,7 +54,7 @@ def shared() -> Callable[[str], Path]:
 def use_devices(monkeypatch) -> Callable[[int], None]:
     """Lets `parallel` see only the first so many devices."""
     return lambda count: monkeypatch.setattr(
-        parallel, "devices", lambda: jax.local_devices()[:count]
+        parallel, "devices", lambda *, everywhere=False: jax.local_devices()[:count]
     )
 
 
@@ -218,3 +221,60 @@ def tiny_run(tiny_chain, tmp_path_factory) -> Run:
     code, _, err = tiny_chain.run(workdir)
     assert code == 0, err
     return Run(**vars(tiny_chain), workdir=workdir)
+
+
+@dataclasses.dataclass
+class Forks:
+    """Runs the command in `count` processes of one run that start at once; see `forked.py`."""
+
+    server: subprocess.Popen
+    chain: Chain
+    source: Path  # a run whose heads are used
+
+    def __call__(
+        self,
+        workdir: Path,
+        *,
+        count: int = 1,
+        devices: int = 1,
+        ends: dict[int, tuple] | None = None,
+        watched: str = "",
+        changes: dict[int, dict] | None = None,
+        **fields: object,
+    ) -> list[tuple[int, str]]:
+        """Returns [(exit code, output)]; `ends` {process: (moment, delay, signal)}.
+
+        `watched` is what these moments are of, the workdir where nothing is said; `changes`
+        {process: fields} are of single processes; each has so many `devices`.
+        """
+        if not workdir.exists():
+            shutil.copytree(self.source / "fewshot", workdir / "fewshot")
+        if count > 1:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                address = f"127.0.0.1:{free.getsockname()[1]}"
+            fields |= {"cluster__address": address, "cluster__processes": count}
+        logs = [workdir.with_name(f"{workdir.name}.log{i}") for i in range(count)]
+        processes = []
+        for i, log in enumerate(logs):
+            own = {"cluster__process": i} if count > 1 else {}
+            own = fields | own | (changes or {}).get(i, {})
+            end = dict(
+                zip(("moment", "delay", "signal"), (ends or {}).get(i, (0, 0, 0)), strict=True)
+            )
+            end |= {"watched": watched or str(workdir), "devices": devices, "log": str(log)}
+            processes.append({"arguments": self.chain.arguments(workdir, **own), **end})
+        self.server.stdin.write(json.dumps(processes) + "\n")
+        self.server.stdin.flush()
+        codes = json.loads(self.server.stdout.readline())
+        return [(code, log.read_text()) for code, log in zip(codes, logs, strict=True)]
+
+
+@pytest.fixture(scope="session")
+def forks(tiny_chain: Chain, tiny_run: Run) -> Iterator[Forks]:
+    """Runs stages in processes of their own."""
+    command = [sys.executable, str(ROOT / "tests" / "forked.py")]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as server:
+        yield Forks(server, tiny_chain, tiny_run.workdir)

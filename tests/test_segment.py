@@ -186,7 +186,8 @@ def train():
     state = parallel.replicate(state)
     for i in range(20):
         batch = {"image": image, "targets": targets, "position": np.arange(8 * i, 8 * i + 8)}
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch | {"stop": (np.arange(8) == i).astype(np.float32)})
+        assert (metrics["stop"] > 0) == (i < 8)  # all hear what one has been told
         states.append(jax.tree.map(np.array, state))  # a copy: the next step donates it
         losses.append(float(metrics["loss"]))
     return (states[0], states[1], states[-1]), losses

@@ -1,15 +1,10 @@
 """However many processes write a dataset, and however often they die, its bytes are the same."""
 
-import dataclasses
 import fcntl
+import functools
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,56 +12,14 @@ import pytest
 from repgan_jax.io import dataset
 from repgan_jax.stages import common
 
-ROOT = Path(__file__).parents[2]
 SHARDS, SIZE = 6, 2
 KILLS = 30
 
 
-@dataclasses.dataclass
-class Forks:
-    """Runs stages in `count` processes of one run that start at once; see `forked.py`."""
-
-    server: subprocess.Popen
-    chain: object
-    source: Path  # a run whose heads are used
-
-    def __call__(self, workdir, *, count=1, stages="generate", ends=None, changes=None, **fields):
-        """Returns [(exit code, output)]; `ends` {process: (moment, delay, signal)}.
-
-        `changes` {process: fields} are of single processes.
-        """
-        if not workdir.exists():
-            shutil.copytree(self.source / "fewshot", workdir / "fewshot")
-        fields |= {"stages": stages, "generate__shard_size": SIZE}
-        if count > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                address = f"127.0.0.1:{free.getsockname()[1]}"
-            fields |= {"cluster__address": address, "cluster__processes": count}
-        logs = [workdir.with_name(f"{workdir.name}.log{i}") for i in range(count)]
-        processes = []
-        for i, log in enumerate(logs):
-            own = (
-                fields | ({"cluster__process": i} if count > 1 else {}) | (changes or {}).get(i, {})
-            )
-            moment, delay, number = (ends or {}).get(i, (0, 0, 0))
-            arguments = self.chain.arguments(workdir, **own)
-            end = {"watched": str(workdir), "moment": moment, "delay": delay, "signal": number}
-            processes.append({"arguments": arguments, "log": str(log), **end})
-        self.server.stdin.write(json.dumps(processes) + "\n")
-        self.server.stdin.flush()
-        codes = json.loads(self.server.stdout.readline())
-        return [(code, log.read_text()) for code, log in zip(codes, logs, strict=True)]
-
-
 @pytest.fixture(scope="module")
-def forks(tiny_chain, tiny_run):
-    """Runs stages in processes of their own."""
-    command = [sys.executable, str(ROOT / "tests" / "forked.py")]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, env=environment, **pipes) as server:
-        yield Forks(server, tiny_chain, tiny_run.workdir)
+def forks(forks):
+    """Runs `generate`, or other stages, in processes of their own."""
+    return functools.partial(forks, stages="generate", generate__shard_size=SIZE)
 
 
 @pytest.fixture(scope="module")
