@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -34,9 +35,13 @@ def data_mesh(*, everywhere: bool = False) -> Mesh:
 def replicate(tree: Any, *, everywhere: bool = False) -> Any:
     """Returns `tree` with a copy on every device, so that no call has to send it again.
 
-    Where that is `everywhere`, all processes of the run give the same `tree`.
+    `everywhere`, in all processes of the run, it is the first one's `tree`.
     """
-    return jax.device_put(tree, NamedSharding(data_mesh(everywhere=everywhere), PartitionSpec()))
+    sharding = NamedSharding(data_mesh(everywhere=everywhere), PartitionSpec())
+    if not everywhere or jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    share = partial(jax.make_array_from_process_local_data, sharding)
+    return _from_first(jax.tree.map(share, jax.device_get(tree)))
 
 
 def padded(indices: np.ndarray, multiple: int) -> np.ndarray:
@@ -115,6 +120,17 @@ def _shard_map(
         out_specs=out_specs,
         check_vma=False,
     )
+
+
+def _from_first(tree: Any) -> Any:
+    """Returns the first device's `tree` to all; the first collective, at which devices meet."""
+
+    def keep(tree: Any, _: None) -> Any:
+        first = jax.lax.axis_index(AXIS) == 0
+        return jax.lax.psum(jax.tree.map(lambda x: jnp.where(first, x, 0), tree), AXIS)
+
+    mesh = data_mesh(everywhere=True)
+    return jax.jit(_shard_map(keep, mesh, out_specs=PartitionSpec()))(tree, None)
 
 
 def _split(leaf: Any) -> Any:

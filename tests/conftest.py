@@ -237,6 +237,7 @@ class Forks:
         *,
         count: int = 1,
         devices: int = 1,
+        flags: str = "",
         ends: dict[int, tuple] | None = None,
         watched: str = "",
         changes: dict[int, dict] | None = None,
@@ -245,7 +246,8 @@ class Forks:
         """Returns [(exit code, output)]; `ends` {process: (moment, delay, signal)}.
 
         `watched` is what these moments are of, the workdir where nothing is said; `changes`
-        {process: fields} are of single processes; each has so many `devices`.
+        {process: fields} are of single processes; each has so many `devices`, and
+        XLA's `flags`.
         """
         if not workdir.exists():
             shutil.copytree(self.source / "fewshot", workdir / "fewshot")
@@ -262,8 +264,10 @@ class Forks:
             end = dict(
                 zip(("moment", "delay", "signal"), (ends or {}).get(i, (0, 0, 0)), strict=True)
             )
-            end |= {"watched": watched or str(workdir), "devices": devices, "log": str(log)}
-            processes.append({"arguments": self.chain.arguments(workdir, **own), **end})
+            end |= {"watched": watched or str(workdir), "devices": devices, "flags": flags}
+            processes.append(
+                {"arguments": self.chain.arguments(workdir, **own), "log": str(log), **end}
+            )
         self.server.stdin.write(json.dumps(processes) + "\n")
         self.server.stdin.flush()
         codes = json.loads(self.server.stdout.readline())

@@ -1,9 +1,9 @@
 """Runs the command in forked processes, which start at once, and ends them at given moments.
 
-Each line on standard input is a JSON list of processes {"arguments", "devices", "log", "watched",
-"moment", "delay", "signal"}; the answer is a line with their exit codes. A process gets `signal`,
-`delay` seconds after it has opened, renamed or removed a file under `watched` for the `moment`th
-time; where `watched` is "batch", before the `moment`th batch of a training.
+Each line on standard input is a JSON list of processes {"arguments", "devices", "flags", "log",
+"watched", "moment", "delay", "signal"}, `flags` of XLA; the answer is a line with their exit codes.
+A process gets `signal`, `delay` seconds after it has opened, renamed or removed a file under
+`watched` for the `moment`th time; where `watched` is "batch", before that batch of a training.
 """
 
 import json
@@ -53,6 +53,7 @@ def start(process: dict) -> int:
         log = os.open(process["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        os.environ["XLA_FLAGS"] = process["flags"]
         jax.config.update("jax_num_cpu_devices", process["devices"])
         if process["watched"] == "batch":
             end_before(process["moment"], process["signal"])

@@ -100,7 +100,7 @@ def _train(
     kept = {"state": state, "loss": np.zeros(())}  # its sum since the last validation
     states = checkpoint.Checkpoints(folder / "checkpoints")
     start = distributed.by_leader(states.latest) or 0
-    if start:
+    if start and leads:  # from whom the others get it
         kept = states.restore(kept, step=start)
     curve = Curve(folder / "curve.jsonl", start)
     batches = _batches(data, len(data) - held_out, start, config.seed, options)
@@ -156,7 +156,7 @@ def _advance(
         due = _due(step, options)
         while len(unread) > 1 or (unread and (due or stop)):
             found = unread.pop(0)
-            loss, stop = loss + float(found["loss"]), stop or bool(found["stop"] > 0)
+            loss, stop = loss + float(found["loss"]), stop or float(found["stop"]) > 0
         if due or stop:
             yield step, state, loss, stop
         if stop:
