@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
     autoshot.widths = (32, 64, 96, 128)  # channels a level of the U-Net
     autoshot.patch = 2  # pixels a side that the finest level sees as one; 1 = a classical U-Net
     autoshot.steps = 1500
-    autoshot.batch_size = 16  # over all devices
+    autoshot.batch_size = 16  # over all devices of all processes
     autoshot.learning_rate = 5e-3
     autoshot.warmup_steps = 50
     autoshot.weight_decay = 1e-3

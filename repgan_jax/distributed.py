@@ -32,6 +32,7 @@ T = TypeVar("T")
 _calls = itertools.count()  # all processes make the same calls in the same order
 _last_sign = ""  # in place of signs of life
 _lost_after = 0.0
+_watcher = threading.Thread()
 
 
 def start(
@@ -48,7 +49,7 @@ def start(
     Raises:
         UserError: nobody tells; they do not find each other.
     """
-    global _lost_after
+    global _lost_after, _watcher
     _lost_after = lost_after
     given = (address or None, processes or None, process if process >= 0 else None)
     jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM for itself
@@ -60,7 +61,8 @@ def start(
             "Set config.cluster.address, processes and process, where no cluster sets them"
         ) from error
     jax.local_devices()  # all of them at once, for this waits for the others
-    threading.Thread(target=_watch, daemon=True).start()
+    _watcher = threading.Thread(target=_watch, daemon=True)
+    _watcher.start()
 
 
 def size() -> int:
@@ -123,6 +125,7 @@ def leave(code: int, *, failed: bool) -> None:
         _exit(code)  # JAX's own way out would wait for those who are gone
     wait()
     _last_sign = _LEFT
+    _watcher.join()  # a call of its that outlives Python ends in SIGABRT
     jax.distributed.shutdown()
 
 

@@ -64,6 +64,7 @@ def test_two_processes_learn_what_eight_devices_do(train, workdir, tiny_run):
     _expect_same(workdir, tiny_run.workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("told", "backend", "devices"), [(1, "shard_map", 2), (0, "pmap", 1)])
 def test_all_keep_the_step_at_which_one_is_stopped(
     train, workdir, tiny_run, told, backend, devices
@@ -79,6 +80,7 @@ def test_all_keep_the_step_at_which_one_is_stopped(
     _expect_same(workdir, tiny_run.workdir)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_costs_the_steps_since(train, workdir, tiny_run):
     codes, outputs = train(count=2, ends={1: (9, signal.SIGKILL)})
     assert codes == (75, -signal.SIGKILL)
@@ -91,6 +93,7 @@ def test_a_killed_process_ends_the_other_and_costs_the_steps_since(train, workdi
     _expect_same(workdir, tiny_run.workdir)
 
 
+@pytest.mark.slow
 def test_alone_it_keeps_its_step_too(tiny_run, workdir, monkeypatch):
     """Stopped before a first validation, in the step of one, and in the last step."""
     batches, saved = autoshot._batches, []
