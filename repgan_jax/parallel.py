@@ -44,6 +44,18 @@ def replicate(tree: Any, *, everywhere: bool = False) -> Any:
     return _from_first(jax.tree.map(share, jax.device_get(tree)))
 
 
+def spread_axis(tree: Any, axis: int) -> Any:
+    """Returns `tree`, the same in all processes, with an axis of each leaf spread over all devices.
+
+    For programs that say nothing of devices.
+    """
+    spec = PartitionSpec(*[None] * axis, AXIS)
+    sharding = NamedSharding(data_mesh(everywhere=True), spec)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), tree
+    )
+
+
 def padded(indices: np.ndarray, multiple: int) -> np.ndarray:
     """Returns `indices` [N] with the last one repeated until N is a multiple of `multiple`."""
     return np.pad(indices, (0, -len(indices) % multiple), mode="edge")

@@ -22,7 +22,7 @@ STAGES = {
     "report": "gather everything in one HTML page",
 }
 # Of several processes of one run, all take part in these; the other stages are the first one's.
-TOGETHER = ("generate", "verify", "repair", "autoshot")
+TOGETHER = ("fewshot", "generate", "verify", "repair", "autoshot")
 
 
 def load(name: str) -> ModuleType:

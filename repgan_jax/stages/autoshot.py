@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         palette = Palette.from_json(checkpoint.read_json(workdir / "fewshot" / "palette.json"))
         network = UNet(palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch)
         size = data[0]["image"].shape[0]
-        _check(config.autoshot, network, data, size)
+        _check(config, network, data, size)
         best = _train(config, stage.folder, workdir, network, data, palette)
         if distributed.leads():
             Segmenter(network, None, palette, size).write_architecture(stage.folder)
@@ -253,8 +253,9 @@ def _num_held_out(data: dataset.Dataset, options: ConfigDict) -> int:
     return max(1, round(options.held_out * len(data)))
 
 
-def _check(options: ConfigDict, network: UNet, data: dataset.Dataset, size: int) -> None:
+def _check(config: ConfigDict, network: UNet, data: dataset.Dataset, size: int) -> None:
     """Raises UserError for settings that cannot be trained with."""
+    options = config.autoshot
     if options.soft_targets and "probabilities" not in data[0]:
         raise UserError(
             "config.autoshot.soft_targets: the dataset has no probabilities; set "
@@ -280,14 +281,4 @@ def _check(options: ConfigDict, network: UNet, data: dataset.Dataset, size: int)
             f"config.autoshot.held_out: {options.held_out} of {len(data)} generated pictures "
             "leaves none to learn from"
         )
-    devices = len(parallel.devices(everywhere=True))
-    if devices != distributed.size() * len(parallel.devices()):
-        raise UserError(
-            f"config.cluster: {len(parallel.devices())} of {devices} devices are in this one of "
-            f"{distributed.size()} processes; expected equally many in each"
-        )
-    if options.batch_size % devices:
-        raise UserError(
-            f"config.autoshot.batch_size: {options.batch_size}, expected a multiple of the "
-            f"{devices} devices"
-        )
+    common.expect_share(config, "autoshot.batch_size")

@@ -120,3 +120,27 @@ def test_processes_of_unlike_size(train):
     codes, outputs = train(count=2, autoshot__batch_size=7)
     assert codes == (2, 2)
     assert "config.autoshot.batch_size: 7, expected a multiple of the 2 devices" in outputs[0]
+
+
+def test_two_processes_fit_heads_on_batches_of_shots(forks, tiny_run, tmp_path):
+    """The second one reads no shot."""
+    fields = {"stages": "fewshot", "fewshot__batch_size": 8, "fewshot__ensemble": 2}
+    assert tiny_run.run(tmp_path / "one", **fields)[0] == 0  # on eight devices
+    (tmp_path / "two").mkdir()
+    codes, outputs = zip(*forks(tmp_path / "two", count=2, **fields), strict=True)
+    assert codes == (0, 0), outputs
+    one, two = (checkpoint.read_tree(tmp_path / name / "fewshot/heads") for name in ("one", "two"))
+    # twenty steps of 1e-2, on sums in another order
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one, two)
+    one, two = (
+        json.loads((tmp_path / name / "fewshot/curve.json").read_text()) for name in ("one", "two")
+    )
+    assert len(one) == 20 and one[-1]["loss"] < one[0]["loss"] / 2
+    for row, other in zip(two, one, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+
+
+def test_a_batch_of_shots_that_devices_cannot_share(tiny_run, tmp_path):
+    code, _, err = tiny_run.run(tmp_path / "run", stages="fewshot", fewshot__batch_size=3)
+    assert code == 2
+    assert err == ("error: config.fewshot.batch_size: 3, expected a multiple of the 8 devices\n")
