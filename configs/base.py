@@ -37,7 +37,8 @@ def get_config() -> ConfigDict:
     fewshot.taps = ()  # names of the activations a head reads; () = all from 8x8 up
     fewshot.resize = "bilinear"  # of projected activations to the label size: bilinear or nearest
     fewshot.ensemble = 1  # heads trained side by side; labels are their mean probability
-    fewshot.steps = 300  # optimiser steps, each on one shot
+    fewshot.steps = 300  # optimiser steps
+    fewshot.batch_size = 1  # shots a step and head; several are shared by all devices
     fewshot.learning_rate = 1e-2
     fewshot.decay = "cosine"  # learning rate: "cosine" to 0, "constant", or "paper" (x0.9 every 50)
     fewshot.weight_decay = 1e-3
@@ -69,7 +70,7 @@ def get_config() -> ConfigDict:
     autoshot.widths = (32, 64, 96, 128)  # channels a level of the U-Net
     autoshot.patch = 2  # pixels a side that the finest level sees as one; 1 = a classical U-Net
     autoshot.steps = 1500
-    autoshot.batch_size = 16  # over all devices
+    autoshot.batch_size = 16  # over all devices of all processes
     autoshot.learning_rate = 5e-3
     autoshot.warmup_steps = 50
     autoshot.weight_decay = 1e-3

@@ -1,9 +1,11 @@
 """Several processes of one run: who they are, how they wait, and that none waits for a dead one.
 
 They speak through the key-value store of `jax.distributed`, which process 0 keeps: nothing here
-runs on a device. In a run of one process, nothing here does anything.
+runs on a device; for what does, in training, see `collective`. In a run of one process, nothing
+here does anything.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
@@ -29,6 +31,8 @@ _FAILED, _LEFT = "failed", "left"
 T = TypeVar("T")
 _calls = itertools.count()  # all processes make the same calls in the same order
 _last_sign = ""  # in place of signs of life
+_lost_after = 0.0
+_watcher = threading.Thread()
 
 
 def start(
@@ -45,6 +49,8 @@ def start(
     Raises:
         UserError: nobody tells; they do not find each other.
     """
+    global _lost_after, _watcher
+    _lost_after = lost_after
     given = (address or None, processes or None, process if process >= 0 else None)
     jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM for itself
     try:
@@ -55,7 +61,8 @@ def start(
             "Set config.cluster.address, processes and process, where no cluster sets them"
         ) from error
     jax.local_devices()  # all of them at once, for this waits for the others
-    threading.Thread(target=_watch, args=(lost_after,), daemon=True).start()
+    _watcher = threading.Thread(target=_watch, daemon=True)
+    _watcher.start()
 
 
 def size() -> int:
@@ -91,6 +98,20 @@ def wait() -> None:
         global_state.client.wait_at_barrier(f"repgan_jax/{next(_calls)}", _WEEK)
 
 
+@contextlib.contextmanager
+def collective() -> Iterator[None]:
+    """Lets the others' death end this process as `start` says, not as the error that it causes.
+
+    Where all devices work together, gloo fails at once when a peer is gone; NCCL waits.
+    """
+    try:
+        yield
+    except (ValueError, jax.errors.JaxRuntimeError):
+        if size() > 1:
+            time.sleep(_lost_after + 6 * _BEAT)  # until the watch has noticed, if that is why
+        raise
+
+
 def leave(code: int, *, failed: bool) -> None:
     """Waits for all processes to be done; ends them all, this one with `code`, if it `failed`."""
     global _last_sign
@@ -104,10 +125,11 @@ def leave(code: int, *, failed: bool) -> None:
         _exit(code)  # JAX's own way out would wait for those who are gone
     wait()
     _last_sign = _LEFT
+    _watcher.join()  # a call of its that outlives Python ends in SIGABRT
     jax.distributed.shutdown()
 
 
-def _watch(lost_after: float) -> None:
+def _watch() -> None:
     """Gives signs of life; ends this process where process 0 finds that another one gives none."""
     client, seen = global_state.client, {}
     for beat in itertools.count():
@@ -115,7 +137,7 @@ def _watch(lost_after: float) -> None:
         try:
             client.key_value_set(f"{_SIGNS}/{global_state.process_id}", sign, allow_overwrite=True)
             if leads():
-                verdict = _judge(client.key_value_dir_get(_SIGNS), seen, lost_after)
+                verdict = _judge(client.key_value_dir_get(_SIGNS), seen)
                 client.key_value_set(_VERDICT, verdict, allow_overwrite=True)
             else:
                 verdict = client.blocking_key_value_get(_VERDICT, _WEEK)
@@ -128,9 +150,7 @@ def _watch(lost_after: float) -> None:
         time.sleep(_BEAT)
 
 
-def _judge(
-    signs: Sequence[tuple[str, str]], seen: dict[str, tuple[str, float]], lost_after: float
-) -> str:
+def _judge(signs: Sequence[tuple[str, str]], seen: dict[str, tuple[str, float]]) -> str:
     """Returns why the run cannot go on, "" where it can; `seen` is of the times before."""
     now = time.monotonic()
     for name, sign in signs:
@@ -140,8 +160,8 @@ def _judge(
         known, since = seen.get(name, ("", now))
         if known != sign:
             seen[name] = (sign, now)
-        elif sign != _LEFT and now - since > lost_after:
-            return f"no sign of life from {who} for {lost_after:g} s"
+        elif sign != _LEFT and now - since > _lost_after:
+            return f"no sign of life from {who} for {_lost_after:g} s"
     return ""
 
 

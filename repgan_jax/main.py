@@ -99,7 +99,8 @@ def run(config: ConfigDict) -> None:
         config.generator = str(generator)
         for name, stage in todo:
             run_stage = partial(stage.run, config, workdir)
-            run_stage() if name in stages.TOGETHER else distributed.by_leader(run_stage)
+            shared = stages.is_shared(name, config)
+            run_stage() if shared else distributed.by_leader(run_stage)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

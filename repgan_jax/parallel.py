@@ -7,9 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -20,19 +22,39 @@ BACKENDS = ("shard_map", "pmap")
 T = TypeVar("T")
 
 
-def devices() -> list[jax.Device]:
-    """Returns the devices that share the work: all of this process."""
-    return jax.local_devices()
+def devices(*, everywhere: bool = False) -> list[jax.Device]:
+    """Returns the devices that share the work: of this process, or `everywhere` in the run."""
+    return jax.devices() if everywhere else jax.local_devices()
 
 
-def data_mesh() -> Mesh:
-    """Returns the 1-D mesh of `devices()`."""
-    return jax.make_mesh((len(devices()),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices())
+def data_mesh(*, everywhere: bool = False) -> Mesh:
+    """Returns the 1-D mesh of `devices`."""
+    found = devices(everywhere=everywhere)
+    return jax.make_mesh((len(found),), (AXIS,), axis_types=(AxisType.Auto,), devices=found)
 
 
-def replicate(tree: Any) -> Any:
-    """Returns `tree` with a copy on every device, so that no call has to send it again."""
-    return jax.device_put(tree, NamedSharding(data_mesh(), PartitionSpec()))
+def replicate(tree: Any, *, everywhere: bool = False) -> Any:
+    """Returns `tree` with a copy on every device, so that no call has to send it again.
+
+    `everywhere`, in all processes of the run, it is the first one's `tree`.
+    """
+    sharding = NamedSharding(data_mesh(everywhere=everywhere), PartitionSpec())
+    if not everywhere or jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    share = partial(jax.make_array_from_process_local_data, sharding)
+    return _from_first(jax.tree.map(share, jax.device_get(tree)))
+
+
+def spread_axis(tree: Any, axis: int) -> Any:
+    """Returns `tree`, the same in all processes, with an axis of each leaf spread over all devices.
+
+    For programs that say nothing of devices.
+    """
+    spec = PartitionSpec(*[None] * axis, AXIS)
+    sharding = NamedSharding(data_mesh(everywhere=True), spec)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), tree
+    )
 
 
 def padded(indices: np.ndarray, multiple: int) -> np.ndarray:
@@ -92,7 +114,7 @@ def spread(fn: Callable[[Any, Any], Any], *, backend: str = "shard_map") -> Call
     """
     _check(backend)
     if backend == "shard_map":
-        return jax.jit(_shard_map(fn, out_specs=PartitionSpec(AXIS)))
+        return jax.jit(_shard_map(fn, data_mesh(), out_specs=PartitionSpec(AXIS)))
     on_devices = jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), devices=devices())
 
     def spread_fn(replicated: Any, batch: Any) -> Any:
@@ -106,32 +128,52 @@ def spread_step(
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Returns jitted `step(state, batch) -> (state, metrics)`; it donates the replicated state.
 
-    `step` sees its device's share of the batch; gradients and metrics must pass through
-    `jax.lax.pmean` or `psum` over `AXIS`, for what it returns is taken as equal on all devices.
+    It runs on the devices of all processes, each of which gives its own part of the batch; a
+    state comes from `replicate` with `everywhere`. `step` sees its device's share of the batch;
+    gradients and metrics must pass through `jax.lax.pmean` or `psum` over `AXIS`, for what it
+    returns is taken as equal on all devices.
     """
     _check(backend)
-    if backend == "shard_map":
-        return jax.jit(_shard_map(step, out_specs=PartitionSpec()), donate_argnums=0)
-    on_devices = jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, 0),
-        out_axes=None,
-        devices=devices(),
-        donate_argnums=0,
+    if backend == "pmap":
+        on_devices = jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            devices=devices(everywhere=True),
+            donate_argnums=0,
+        )
+        return lambda state, batch: on_devices(state, jax.tree.map(_split, batch))
+    mesh = data_mesh(everywhere=True)
+    on_mesh = jax.jit(_shard_map(step, mesh, out_specs=PartitionSpec()), donate_argnums=0)
+    share = partial(
+        jax.make_array_from_process_local_data, NamedSharding(mesh, PartitionSpec(AXIS))
     )
-    return lambda state, batch: on_devices(state, jax.tree.map(_split, batch))
+    return lambda state, batch: on_mesh(state, jax.tree.map(share, batch))
 
 
-def _shard_map(fn: Callable[[Any, Any], Any], *, out_specs: PartitionSpec) -> Callable[..., Any]:
+def _shard_map(
+    fn: Callable[[Any, Any], Any], mesh: Mesh, *, out_specs: PartitionSpec
+) -> Callable[..., Any]:
     # Unchecked, a gradient stays each device's own until the step averages it, as in pmap.
     return jax.shard_map(
         fn,
-        mesh=data_mesh(),
+        mesh=mesh,
         in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
         out_specs=out_specs,
         check_vma=False,
     )
+
+
+def _from_first(tree: Any) -> Any:
+    """Returns the first device's `tree` to all; the first collective, at which devices meet."""
+
+    def keep(tree: Any, _: None) -> Any:
+        first = jax.lax.axis_index(AXIS) == 0
+        return jax.lax.psum(jax.tree.map(lambda x: jnp.where(first, x, 0), tree), AXIS)
+
+    mesh = data_mesh(everywhere=True)
+    return jax.jit(_shard_map(keep, mesh, out_specs=PartitionSpec()))(tree, None)
 
 
 def _split(leaf: Any) -> Any:

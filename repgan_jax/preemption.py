@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 GRACE = 4.0  # seconds until a main thread that compiles, say, is not waited for any more
+GRACE_DEFERRED = 8.0  # the same, where it has something to save first
 
 
 class Terminated(BaseException):
@@ -26,7 +27,8 @@ def terminable(farewell: str) -> Iterator[None]:
     def watch() -> None:
         # what is read here comes at once, even while the main thread cannot be reached
         for number in iter(lambda: os.read(listen, 1), b""):
-            if number[0] == signal.SIGTERM and not over.wait(GRACE):
+            grace = GRACE if signal.getsignal(signal.SIGTERM) is stop else GRACE_DEFERRED
+            if number[0] == signal.SIGTERM and not over.wait(grace):
                 print(farewell, flush=True)
                 os._exit(0)
 
@@ -46,3 +48,16 @@ def terminable(farewell: str) -> Iterator[None]:
         os.close(tell)
         thread.join()
         os.close(listen)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[threading.Event]:
+    """Yields an event that SIGTERM sets; `Terminated` is raised at the end, no sooner."""
+    told = threading.Event()
+    handler = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    if told.is_set():
+        raise Terminated

@@ -43,6 +43,7 @@ def fit_heads(
     schedule: optax.Schedule,
     weight_decay: float,
     flip: bool,
+    batch_size: int = 1,
     chunk: int = 50,
     progress: Callable[[int, float], None] = lambda steps, loss: None,
 ) -> tuple[dict[str, Any], jax.Array]:
@@ -54,10 +55,12 @@ def fit_heads(
         taps: activations of the k shots by name, [k, h, w, C].
         masks: [k, S, S] ids; 255 counts for nothing.
         members: M, heads fitted side by side.
-        steps: of the optimiser, each on one shot.
+        steps: of the optimiser.
         schedule: learning rate by step.
         weight_decay: of AdamW.
         flip: mirror every other shot.
+        batch_size: shots a step and member; more than one are spread over the devices of all
+            processes, which call this together: the first one's `taps` and `masks` count.
         chunk: steps between calls of `progress`.
         progress: called with the number of steps done and the latest loss.
 
@@ -65,30 +68,57 @@ def fit_heads(
         Variables of the ensemble ("params" with a leading axis M, "stats" shared), and the loss
         of each step, [steps], mean over members.
     """
-    stats = taps_lib.root_mean_square(taps)
-    optimizer = optax.adamw(schedule, weight_decay=weight_decay)
-    one = jax.tree.map(lambda tap: tap[:1], dict(taps))
     init_key, order_key = jax.random.split(key)
+    one = {name: jnp.zeros((1, *tap.shape[1:])) for name, tap in taps.items()}
     params = jax.vmap(lambda k: head.init(k, one)["params"])(jax.random.split(init_key, members))
+    orders = jax.device_get(_orders(order_key, len(masks), members, steps, batch_size, flip))
+    optimizer = optax.adamw(schedule, weight_decay=weight_decay)
+    state = (params, jax.vmap(optimizer.init)(params))
+    if batch_size > 1:
+        state, taps, masks = parallel.replicate((state, dict(taps), masks), everywhere=True)
+    stats = jax.device_get(taps_lib.root_mean_square(taps))
+    fit_chunk = _make_fit_chunk(head, stats, optimizer, masks.sharding)
+    curve = []
+    for start in range(0, steps, chunk):
+        part = jax.tree.map(lambda x, start=start: x[start : start + chunk], orders)
+        if batch_size > 1:
+            part = parallel.spread_axis(part, 2)
+        state, loss = fit_chunk(state, part, dict(taps), masks)
+        curve.append(jax.device_get(loss))
+        progress(min(start + chunk, steps), float(curve[-1][-1]))
+    return _variables(jax.device_get(state[0]), stats), jnp.concatenate(curve)
+
+
+def _make_fit_chunk(
+    head: nn.Module,
+    stats: Any,
+    optimizer: optax.GradientTransformation,
+    placement: jax.sharding.Sharding,
+) -> Callable[..., tuple[Any, jax.Array]]:
+    """Returns jitted `fit_chunk(state, orders, taps, masks) -> (state, loss [steps])`.
+
+    It says nothing of devices: XLA puts the work where the orders lie, and adds up gradients.
+    """
 
     def member_step(state, order, taps, masks):
         params, moments = state
         index, mirror = order
-        shot, mask = jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(x, index, 1), (dict(taps), masks)
-        )
-        shot, mask = jax.lax.cond(
-            mirror, lambda s, m: (taps_lib.flip(s), jnp.flip(m, 2)), lambda s, m: (s, m), shot, mask
+        shots, labels = jax.tree.map(lambda x: jnp.take(x, index, axis=0), (taps, masks))
+        mirrored = taps_lib.flip(shots), jnp.flip(labels, 2)
+        shots, labels = jax.tree.map(
+            lambda m, x: jnp.where(mirror.reshape(-1, *[1] * (x.ndim - 1)), m, x),
+            mirrored,
+            (shots, labels),
         )
 
         def loss_fn(params):
-            return losses.cross_entropy(head.apply(_variables(params, stats), shot), mask)
+            return losses.cross_entropy(head.apply(_variables(params, stats), shots), labels)
 
         loss, grads = jax.value_and_grad(loss_fn)(params)
         updates, moments = optimizer.update(grads, moments, params)
         return (optax.apply_updates(params, updates), moments), loss
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=placement)
     def fit_chunk(state, orders, taps, masks):
         def step(state, order):
             # one after the other: side by side, convolutions are grouped, and slow on CPU
@@ -97,28 +127,25 @@ def fit_heads(
 
         return jax.lax.scan(step, state, orders)
 
-    orders = _orders(order_key, len(masks), members, steps, flip)
-    state, curve = (params, jax.vmap(optimizer.init)(params)), []
-    for start in range(0, steps, chunk):
-        part = jax.tree.map(lambda x, start=start: x[start : start + chunk], orders)
-        state, loss = fit_chunk(state, part, taps, masks)
-        curve.append(loss)
-        progress(min(start + chunk, steps), float(loss[-1]))
-    return _variables(state[0], stats), jnp.concatenate(curve)
+    return fit_chunk
 
 
 def _variables(params: Any, stats: Any) -> dict[str, Any]:
     return {"params": params, "stats": {"FoldedConv_0": stats}}
 
 
-def _orders(key: jax.Array, count: int, members: int, steps: int, flip: bool) -> tuple:
-    """Returns (shot [steps, M], mirrored [steps, M]): every member sees each shot equally often."""
-    rounds = -(-steps // count)
+def _orders(
+    key: jax.Array, count: int, members: int, steps: int, batch_size: int, flip: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Returns (shot, mirrored), both [steps, M, B]: every member sees each shot equally often."""
+    length = steps * batch_size
+    rounds = -(-length // count)
     keys = jax.random.split(key, rounds * members)
     shots = jax.vmap(lambda k: jax.random.permutation(k, count))(keys)
-    shots = shots.reshape(members, rounds * count)[:, :steps].T
+    shots = shots.reshape(members, rounds * count)[:, :length].T
     mirrored = jax.random.bernoulli(jax.random.fold_in(key, 1), 0.5, shots.shape)
-    return shots, mirrored & flip
+    orders = shots, mirrored & flip
+    return jax.tree.map(lambda x: x.reshape(steps, batch_size, members).swapaxes(1, 2), orders)
 
 
 def head_probabilities(
@@ -191,8 +218,10 @@ def make_train_step(
     """Returns the step of the stand-alone network (paper, section 3.5), for `parallel.spread_step`.
 
     Its batch: "image" uint8 [n, H, W, 3], "targets" float32 [n, P, P, K] (probabilities, made as
-    fine as the pictures by bilinear interpolation) and "position" int32 [n], the sample's place in
-    the whole training, which alone decides its augmentation.
+    fine as the pictures by bilinear interpolation), "position" int32 [n], the sample's place in the
+    whole training, which alone decides its augmentation, and "stop" float32 [n], 1 where the
+    process that gives the sample has to stop. Its metrics are means over the batch: "loss" and
+    "stop", from which all processes learn in the same step that one of them has to.
 
     Args:
         network: architecture.
@@ -225,12 +254,13 @@ def make_train_step(
             return loss, updated["batch_stats"]
 
         (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        loss, grads = jax.lax.pmean((loss, grads), parallel.AXIS)
+        means = loss, batch["stop"].mean(), grads
+        loss, stop, grads = jax.lax.pmean(means, parallel.AXIS)
         updates, moments = optimizer.update(grads, state.moments, state.params)
         params = optax.apply_updates(state.params, updates)
         rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))  # short memory at first
         average = optax.incremental_update(params, state.average, 1 - rate)
         state = TrainState(state.step + 1, params, batch_stats, average, moments)
-        return state, {"loss": loss}
+        return state, {"loss": loss, "stop": stop}
 
     return train_step

@@ -51,7 +51,7 @@ def shared() -> Callable[[str], Path]:
 def use_devices(monkeypatch) -> Callable[[int], None]:
     """Lets `parallel` see only the first so many devices."""
     return lambda count: monkeypatch.setattr(
-        parallel, "devices", lambda: jax.local_devices()[:count]
+        parallel, "devices", lambda *, everywhere=False: jax.local_devices()[:count]
     )
 
 

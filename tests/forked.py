@@ -1,9 +1,9 @@
 """Runs the command in forked processes, which start at once, and ends them at given moments.
 
-Each line on standard input is a JSON list of processes {"arguments", "log", "environment",
-"watched", "moment", "delay", "signal"}; the answer is a line with their exit codes. A process gets
-`signal`, `delay` seconds after it has opened, renamed or removed a file under `watched` for the
-`moment`th time.
+Each line on standard input is a JSON list of processes {"arguments", "devices", "environment",
+"log", "watched", "moment", "delay", "signal"}; the answer is a line with their exit codes. A
+process gets `signal`, `delay` seconds after it has opened, renamed or removed a file under
+`watched` for the `moment`th time; where `watched` is "batch", before that batch of a training.
 """
 
 import json
@@ -13,6 +13,7 @@ import tempfile
 import threading
 
 import gcsfs  # noqa: F401  imported once for all, as below
+import jax
 
 from repgan_jax import main
 from repgan_jax.stages import autoshot, fewshot, generate, repair, verify  # noqa: F401
@@ -33,6 +34,18 @@ def end_at(watched: str, moment: int, delay: float, signal: int) -> None:
     sys.addaudithook(watch)
 
 
+def end_before(batch: int, signal: int) -> None:
+    batches = autoshot._batches
+
+    def ending(*arguments):
+        for i, found in enumerate(batches(*arguments), 1):
+            if i == batch:
+                os.kill(os.getpid(), signal)
+            yield found
+
+    autoshot._batches = ending
+
+
 def start(process: dict) -> int:
     """Returns the process id of the command."""
     if child := os.fork():
@@ -44,7 +57,10 @@ def start(process: dict) -> int:
         os.dup2(log, 2)
         os.environ.update(process["environment"])
         tempfile.tempdir = None  # it may have been looked up before
-        if process["moment"]:
+        jax.config.update("jax_num_cpu_devices", process["devices"])
+        if process["watched"] == "batch":
+            end_before(process["moment"], process["signal"])
+        elif process["moment"]:
             end_at(*(process[name] for name in ("watched", "moment", "delay", "signal")))
         code = main.main(process["arguments"])
     finally:

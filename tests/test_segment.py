@@ -63,6 +63,33 @@ def test_fitting_is_deterministic_and_the_chunk_changes_nothing(fitted):
     assert seen == [30, 60]
 
 
+def test_a_batch_of_one_shot_twice_is_that_shot(use_devices):
+    taps, masks = make_shots(count=1)
+    use_devices(2)
+    once, twice = (fit(taps, masks, flip=False, batch_size=size, steps=20) for size in (1, 2))
+    # float32 sums of twice as many pixels, twenty steps of 3e-2
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), once, twice)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_batch_is_spread_over_devices(use_devices, devices):
+    shots, options = make_shots(count=3), {"batch_size": 4, "steps": 20}
+    use_devices(4)
+    variables, curve = fit(*shots, **options)
+    use_devices(devices)
+    again, curve_again = fit(*shots, **options)
+    np.testing.assert_allclose(curve_again, curve, rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), again, variables)
+
+
+def test_steps_and_batches_share_the_shots_equally():
+    shots, mirrored = segment._orders(jax.random.key(0), 3, 2, steps=4, batch_size=6, flip=True)
+    assert shots.shape == mirrored.shape == (4, 2, 6)
+    for step in range(4):
+        for member in range(2):
+            np.testing.assert_array_equal(np.bincount(shots[step, member]), [2, 2, 2])
+
+
 def test_mirroring_symmetric_shots_changes_nothing():
     taps, masks = make_shots()
     taps = {name: jnp.concatenate([x, x[:, :, ::-1]], 2)[:, :, ::2] for name, x in taps.items()}
@@ -186,7 +213,8 @@ def train():
     state = parallel.replicate(state)
     for i in range(20):
         batch = {"image": image, "targets": targets, "position": np.arange(8 * i, 8 * i + 8)}
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch | {"stop": (np.arange(8) == i).astype(np.float32)})
+        assert (metrics["stop"] > 0) == (i < 8)  # all hear what one has been told
         states.append(jax.tree.map(np.array, state))  # a copy: the next step donates it
         losses.append(float(metrics["loss"]))
     return (states[0], states[1], states[-1]), losses

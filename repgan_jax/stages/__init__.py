@@ -4,6 +4,8 @@ import difflib
 import importlib
 from types import ModuleType
 
+from ml_collections import ConfigDict
+
 from repgan_jax.errors import UserError
 
 # In the order of a whole run; every module has `run(config, workdir)` and `FIELDS`, the dotted
@@ -21,8 +23,12 @@ STAGES = {
     "export": "write the generated dataset in other formats (config.export.format)",
     "report": "gather everything in one HTML page",
 }
-# Of several processes of one run, all take part in these; the other stages are the first one's.
-TOGETHER = ("generate", "verify", "repair")
+_SHARED = ("generate", "verify", "repair", "autoshot")
+
+
+def is_shared(name: str, config: ConfigDict) -> bool:
+    """Returns whether all processes of a run take part in a stage; the others are the first's."""
+    return name in _SHARED or (name == "fewshot" and config.fewshot.batch_size > 1)
 
 
 def load(name: str) -> ModuleType:

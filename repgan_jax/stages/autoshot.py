@@ -1,8 +1,10 @@
 """Stage `autoshot`: the stand-alone network, trained on the generated dataset."""
 
+import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import metrics, parallel, segment
+from repgan_jax import distributed, metrics, parallel, preemption, segment
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, dataset, files, images, remote
 from repgan_jax.models.unet import UNet
@@ -33,17 +35,20 @@ def run(config: ConfigDict, workdir: Path) -> None:
     common.expect_positive(
         config, "autoshot.steps", "autoshot.batch_size", "autoshot.eval_every", "autoshot.patch"
     )
-    with common.stage("autoshot", config, workdir, FIELDS, after=("generate",)) as stage:
+    with common.stage(
+        "autoshot", config, workdir, FIELDS, after=("generate",), together=True
+    ) as stage:
         if stage.finished:
             return
         data = generate.open_kept(config, workdir, stage.folder)
         palette = fewshot.load_palette(workdir)
         network = UNet(palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch)
         size = data[0]["image"].shape[0]
-        _check(config.autoshot, network, data, size)
+        _check(config, network, data, size)
         best = _train(config, stage.folder, workdir, network, data, palette)
-        Segmenter(network, None, palette, size).write_architecture(stage.folder)
-        stage.finish({"steps": config.autoshot.steps, "held_out_mean_iou": best})
+        if distributed.leads():
+            Segmenter(network, None, palette, size).write_architecture(stage.folder)
+            stage.finish({"steps": config.autoshot.steps, "held_out_mean_iou": best})
 
 
 class Curve:
@@ -83,43 +88,86 @@ def _train(
 
     Validations are checkpoints too. Weights are kept before the state is saved, and a state is
     saved last, so that after a kill everything since that state is done again, identically.
+    All processes train; the first one validates and writes.
     """
-    options = config.autoshot
+    options, leads = config.autoshot, distributed.leads()
     held_out = _num_held_out(data, options)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.warmup_steps, options.steps
     )
     size = data[0]["image"].shape[0]
     state, step_fn = _start(config, network, data, size, schedule)
+    kept = {"state": state, "loss": np.zeros(())}  # its sum since the last validation
     states = checkpoint.Checkpoints(folder / "checkpoints")
-    if states.latest() is not None:
-        state = states.restore(state)
-    start = int(state.step)
+    start = distributed.by_leader(states.latest) or 0
+    if start and leads:  # from whom the others get it
+        kept = states.restore(kept, step=start)
     curve = Curve(folder / "curve.jsonl", start)
     batches = _batches(data, len(data) - held_out, start, config.seed, options)
-    loss_sum, since = 0.0, start
     with (
-        common.board(workdir, "autoshot") as board,
-        tqdm(total=options.steps, initial=start, desc="autoshot", unit="step") as bar,
+        common.board(workdir, "autoshot") if leads else contextlib.nullcontext() as board,
+        tqdm(
+            batches, "autoshot", options.steps, initial=start, unit="step", disable=not leads
+        ) as bar,
+        distributed.collective(),
+        preemption.deferred() as told,
     ):
-        for step, batch in enumerate(batches, start + 1):
-            state, found = step_fn(state, batch)
-            loss_sum += found["loss"]
-            bar.update()
-            if step % options.eval_every and step != options.steps:
-                continue
-            loss = float(loss_sum) / (step - since)
-            loss_sum, since = 0.0, step
-            variables = jax.device_get(state.variables())
-            segmenter = Segmenter(network, variables, palette, size)
-            score = _validate(segmenter, data, held_out, board, step)
-            if score > curve.best():
-                checkpoint.write_tree(folder / "best", variables)
-            curve.add(step, board, loss=loss, learning_rate=float(schedule(step - 1)), score=score)
-            states.save(step, state)
-            remote.keep(folder)
-            bar.set_postfix(loss=f"{loss:.3f}", mean_iou=f"{score:.3f}")
+        for step, state, loss, stop in _advance(
+            step_fn, kept, enumerate(bar, start + 1), options, told
+        ):
+            if leads and _due(step, options):
+                variables = jax.device_get(state.variables())
+                segmenter = Segmenter(network, variables, palette, size)
+                score = _validate(segmenter, data, held_out, board, step)
+                if score > curve.best():
+                    checkpoint.write_tree(folder / "best", variables)
+                loss, mean = 0.0, loss / ((step - 1) % options.eval_every + 1)
+                rate = float(schedule(step - 1))
+                curve.add(step, board, loss=mean, learning_rate=rate, score=score)
+                bar.set_postfix(loss=f"{mean:.3f}", mean_iou=f"{score:.3f}")
+            if leads:
+                states.save(step, {"state": jax.device_get(state), "loss": np.asarray(loss)})
+                remote.keep(folder)
+            distributed.wait()
+            if stop and not told.is_set():
+                distributed.wait()  # in vain: the process that was told ends the others
     return curve.best()
+
+
+def _advance(
+    step_fn: Callable[..., Any],
+    kept: Mapping[str, Any],
+    batches: Iterable[tuple[int, dict[str, np.ndarray]]],
+    options: ConfigDict,
+    told: threading.Event,
+) -> Iterator[tuple[int, segment.TrainState, float, bool]]:
+    """Yields (step, state, sum of losses, whether it is the last) where a state is to be kept.
+
+    That is at validations, where the sum starts again, and where a process was `told` to stop.
+    All read that from the same step's metrics, one step late, so that no device waits for it.
+    (Orbax's `reached_preemption` needs JAX's preemption service, which is there in runs of several
+    processes only, and takes SIGTERM for itself: stages without steps would not hear it.)
+    """
+    state, loss = parallel.replicate(kept["state"], everywhere=True), float(kept["loss"])
+    unread, stop = [], False
+    for step, batch in batches:
+        stops = np.full(len(batch["position"]), told.is_set(), np.float32)
+        state, found = step_fn(state, {**batch, "stop": stops})
+        unread.append(found)
+        due = _due(step, options)
+        while len(unread) > 1 or (unread and (due or stop)):
+            found = unread.pop(0)
+            loss, stop = loss + float(found["loss"]), stop or float(found["stop"]) > 0
+        if due or stop:
+            yield step, state, loss, stop
+        if stop:
+            return
+        loss = 0.0 if due else loss
+
+
+def _due(step: int, options: ConfigDict) -> bool:
+    """Returns whether a validation follows this step."""
+    return step % options.eval_every == 0 or step == options.steps
 
 
 def _start(
@@ -129,7 +177,7 @@ def _start(
     size: int,
     schedule: optax.Schedule,
 ) -> tuple[segment.TrainState, Any]:
-    """Returns the state before the first step, on all devices, and the step."""
+    """Returns the state before the first step, and the step, for the devices of all processes."""
     options = config.autoshot
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
@@ -144,14 +192,17 @@ def _start(
         decay=options.ema,
         class_weights=_class_weights(data, options.class_balance),
     )
-    state = parallel.replicate(segment.init_state(key, network, size, optimizer))
+    state = segment.init_state(key, network, size, optimizer)
     return state, parallel.spread_step(step, backend=config.backend)
 
 
 def _batches(
     data: dataset.Dataset, count: int, start: int, seed: int, options: ConfigDict
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the batches of steps `start` to the last; a step's batch depends on the step alone."""
+    """Yields this process's part of the batches of steps `start` to the last.
+
+    A step's batch depends on the step alone.
+    """
     size = options.batch_size
     epochs = math.ceil(options.steps * size / count)
 
@@ -163,10 +214,12 @@ def _batches(
         return {"image": example["image"], "targets": targets, "position": np.int32(position)}
 
     examples = grain.MapDataset.source(data)[:count].seed(seed).shuffle().repeat(epochs)
+    left = examples.map_with_index(to_training)[start * size : options.steps * size]
+    share = size // distributed.size()
     return iter(
-        examples.map_with_index(to_training)[start * size : options.steps * size]
-        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * size))
-        .batch(size)
+        distributed.mine(left)
+        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * share))
+        .batch(share)
     )
 
 
@@ -201,8 +254,9 @@ def _num_held_out(data: dataset.Dataset, options: ConfigDict) -> int:
     return max(1, round(options.held_out * len(data)))
 
 
-def _check(options: ConfigDict, network: UNet, data: dataset.Dataset, size: int) -> None:
+def _check(config: ConfigDict, network: UNet, data: dataset.Dataset, size: int) -> None:
     """Raises UserError for settings that cannot be trained with."""
+    options = config.autoshot
     if options.soft_targets and "probabilities" not in data[0]:
         raise UserError(
             "config.autoshot.soft_targets: the dataset has no probabilities; set "
@@ -228,9 +282,4 @@ def _check(options: ConfigDict, network: UNet, data: dataset.Dataset, size: int)
             f"config.autoshot.held_out: {options.held_out} of {len(data)} generated pictures "
             "leaves none to learn from"
         )
-    devices = len(parallel.devices())
-    if options.batch_size % devices:
-        raise UserError(
-            f"config.autoshot.batch_size: {options.batch_size}, expected a multiple of the "
-            f"{devices} devices"
-        )
+    common.expect_share(config, "autoshot.batch_size")

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
-from repgan_jax import distributed, generator
+from repgan_jax import distributed, generator, parallel
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, remote
 
@@ -133,6 +133,18 @@ def expect_one_of(config: ConfigDict, field: str, choices: Sequence[str]) -> Non
     """Raises UserError where the dotted `field` is none of `choices`."""
     if (value := get(config, field)) not in choices:
         raise UserError(f"config.{field}: {value!r}, expected one of {', '.join(choices)}")
+
+
+def expect_share(config: ConfigDict, field: str) -> None:
+    """Raises UserError unless the devices of all processes can share batches of size `field`."""
+    here, devices = len(parallel.devices()), len(parallel.devices(everywhere=True))
+    if devices != distributed.size() * here:
+        raise UserError(
+            f"config.cluster: {here} of {devices} devices are in this one of "
+            f"{distributed.size()} processes; expected equally many in each"
+        )
+    if (value := get(config, field)) % devices:
+        raise UserError(f"config.{field}: {value}, expected a multiple of the {devices} devices")
 
 
 def load_generator(config: ConfigDict) -> generator.Generator:

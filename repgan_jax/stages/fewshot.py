@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import ops, segment, synthesize
+from repgan_jax import distributed, ops, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
@@ -32,8 +32,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
             photo that the generator does not make.
     """
     options = config.fewshot
-    common.expect_positive(config, "label_size", "fewshot.steps", "fewshot.ensemble")
+    together = options.batch_size > 1  # one shot is work for one device
+    counts = ("label_size", "fewshot.steps", "fewshot.ensemble", "fewshot.batch_size")
+    common.expect_positive(config, *counts)
     common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
+    if together:
+        common.expect_share(config, "fewshot.batch_size")
     checkpoint.check_generator(config.generator)
     inputs = {
         f"config.{field}": common.digest(path)
@@ -47,7 +51,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     fields = FIELDS
     if inverter:
         fields, inputs = (*FIELDS, *inverter.fields), {**inverter.inputs, **inputs}
-    with common.stage("fewshot", config, workdir, fields, inputs=inputs) as stage:
+    with common.stage(
+        "fewshot", config, workdir, fields, inputs=inputs, together=together
+    ) as stage:
         if stage.finished:
             return
         palette = masks.read_classes(config.classes)
@@ -59,6 +65,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
             "taps": list(taps_lib.select(generator.tap_names, options.taps)),
         }
         head = build_head(architecture, palette.num_classes)
+        if not distributed.leads():
+            _fit(config, head, *_like_first())
+            return
         if inverter:
             shots = photo_shots.read(config, palette, inverter, stage.folder)
         else:
@@ -67,19 +76,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         labels = np.stack(
             [masks.resize_mask(m, config.label_size, palette.num_classes) for m in shots.masks]
         )
-        with tqdm(total=options.steps, desc="fewshot", unit="step") as bar:
-            variables, curve = segment.fit_heads(
-                jax.random.key(config.seed),
-                head,
-                taps,
-                jnp.asarray(labels),
-                members=options.ensemble,
-                steps=options.steps,
-                schedule=segment.learning_rate(options.decay, options.learning_rate, options.steps),
-                weight_decay=options.weight_decay,
-                flip=options.flip,
-                progress=lambda step, loss: (bar.set_postfix(loss=loss), bar.update(step - bar.n)),
-            )
+        if together:
+            _like_first(taps, labels)
+        variables, curve = _fit(config, head, taps, labels)
         guesses = _guess(head, variables, taps)
         known = labels != IGNORE
         accuracy = float((guesses == labels)[known].mean())
@@ -89,6 +88,40 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _write_preview(stage.folder, workdir, shots.images, labels, guesses, np.asarray(curve))
         stage.finish(
             {"shots": list(shots.names), "loss": float(curve[-1]), "pixel_accuracy": accuracy}
+        )
+
+
+def _like_first(*arrays: Any) -> Any:
+    """Returns zeros in the shapes of process 0's `arrays`, which alone gives any."""
+    shapes = distributed.by_leader(
+        lambda: jax.tree.map(lambda x: {"shape": x.shape, "dtype": x.dtype.name}, arrays)
+    )
+    return jax.tree.map(lambda x: jnp.zeros(**x), shapes, is_leaf=lambda x: "shape" in x)
+
+
+def _fit(
+    config: ConfigDict, head: nn.Module, taps: taps_lib.Taps, labels: np.ndarray
+) -> tuple[dict[str, Any], jax.Array]:
+    """Returns what `segment.fit_heads` does, with the options of `config`."""
+    options = config.fewshot
+    with (
+        tqdm(
+            total=options.steps, desc="fewshot", unit="step", disable=not distributed.leads()
+        ) as bar,
+        distributed.collective(),
+    ):
+        return segment.fit_heads(
+            jax.random.key(config.seed),
+            head,
+            taps,
+            jnp.asarray(labels),
+            members=options.ensemble,
+            steps=options.steps,
+            schedule=segment.learning_rate(options.decay, options.learning_rate, options.steps),
+            weight_decay=options.weight_decay,
+            flip=options.flip,
+            batch_size=options.batch_size,
+            progress=lambda step, loss: (bar.set_postfix(loss=loss), bar.update(step - bar.n)),
         )
 
 

@@ -224,13 +224,11 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
         )
     dropped = np.sort(np.argsort(-disagreement, kind="stable")[:count])
     least = float(disagreement[dropped].min())
-    checkpoint.write_json(
-        folder / "dropped.json",
-        {"share": share, "disagreement_from": least, "indices": dropped.tolist()},
-    )
-    common.say(
-        folder.name, f"{count} of {len(data)} pictures left out (disagreement from {least:.4f})"
-    )
+    if distributed.leads():
+        listed = {"share": share, "disagreement_from": least, "indices": dropped.tolist()}
+        checkpoint.write_json(folder / "dropped.json", listed)
+        text = f"{count} of {len(data)} pictures left out (disagreement from {least:.4f})"
+        common.say(folder.name, text)
     return data.without(dropped)
 
 

@@ -31,6 +31,8 @@ class Forks:
         *,
         url="",
         count=1,
+        devices=1,
+        flags="",
         stages="generate",
         ends=None,
         watched="",
@@ -39,8 +41,10 @@ class Forks:
     ):
         """Returns [(exit code, output)]; `ends` {process: (moment, delay, signal)}.
 
-        `changes` {process: fields} are of single processes. Where the run's folder is at a `url`,
-        `workdir` is where their temporary files go, and their output beside it.
+        `watched` is what these moments are of, the workdir where nothing is said; `changes`
+        {process: fields} are of single processes; each has so many `devices`, and XLA's `flags`.
+        Where the run's folder is at a `url`, `workdir` is where their temporary files go, and
+        their output beside it.
         """
         if url:
             workdir.mkdir(exist_ok=True)
@@ -53,23 +57,17 @@ class Forks:
                 address = f"127.0.0.1:{free.getsockname()[1]}"
             fields |= {"cluster__address": address, "cluster__processes": count}
         logs = [workdir.with_name(f"{workdir.name}.log{i}") for i in range(count)]
+        common = {"watched": watched or str(workdir), "devices": devices}
+        common["environment"] = {"XLA_FLAGS": flags}
+        if url:
+            common["environment"] |= {"TMPDIR": str(workdir), **self.environment}
         processes = []
         for i, log in enumerate(logs):
-            own = (
-                fields | ({"cluster__process": i} if count > 1 else {}) | (changes or {}).get(i, {})
-            )
-            moment, delay, number = (ends or {}).get(i, (0, 0, 0))
+            own = {"cluster__process": i} if count > 1 else {}
+            own = fields | own | (changes or {}).get(i, {})
+            end = zip(("moment", "delay", "signal"), (ends or {}).get(i, (0, 0, 0)), strict=True)
             arguments = self.chain.arguments(url or workdir, **own)
-            end = {
-                "watched": watched or str(workdir),
-                "moment": moment,
-                "delay": delay,
-                "signal": number,
-            }
-            environment = {"TMPDIR": str(workdir), **self.environment} if url else {}
-            processes.append(
-                {"arguments": arguments, "log": str(log), "environment": environment, **end}
-            )
+            processes.append({"arguments": arguments, "log": str(log), **common, **dict(end)})
         self.server.stdin.write(json.dumps(processes) + "\n")
         self.server.stdin.flush()
         codes = json.loads(self.server.stdout.readline())
