@@ -17,13 +17,14 @@ import jax
 import numpy as np
 
 from configs import face
-from repgan_jax import load_generator, load_segmenter, metrics, synthesize
+from repgan_jax import load_generator, load_segmenter, metrics, perceptual, synthesize
 from repgan_jax.io import celebamask, images, inversions, masks
 from repgan_jax.segmenter import most_likely
 from repgan_jax.stages import evaluate, fewshot
 from repgan_jax.stages.inversion import Inverter
 
 BINS = 4
+SIZE = 256  # pixels a side at which LPIPS is measured
 
 
 def mean_iou(truth: np.ndarray, guess: np.ndarray, names: tuple[str, ...]) -> float:
@@ -55,6 +56,11 @@ def main() -> None:
     head, taps, heads, palette = fewshot.load_heads(arguments.workdir)
     segmenter, generator = load_segmenter(arguments.workdir), load_generator(config.generator)
     inverter = Inverter(config, arguments.workdir)
+    nets = {
+        f"lpips_{net}": perceptual.load_perceptual(config.invert.perceptual, net=net)
+        for net in ("alex", "vgg")
+    }
+    distance = jax.jit(lambda net, a, b: net.distance(a, net.features(b))[0])
     label = jax.jit(synthesize.make_labeller(head, taps))
     size = options.size
     border = round((1 - arguments.crop) * size / 2)
@@ -69,6 +75,9 @@ def main() -> None:
         guess = most_likely(probabilities, (size, size))
         direct = segmenter.predict(images.resize_area(photos[name], size)[None])[0]
         row = inversions.score(name, found, inverter.verdict(found))
+        both = (images.resize_area(x, SIZE) for x in (found.picture, photos[name]))
+        both = [np.float32(x)[None] / 127.5 - 1 for x in both]
+        row |= {key: round(float(distance(net, *both)), 4) for key, net in nets.items()}
         row["iou"] = round(mean_iou(truths[name], guess, palette.names), 3)
         row["iou_of_the_network"] = round(mean_iou(truths[name], direct, palette.names), 3)
         row["confidence"] = round(float(probabilities.max(-1).mean()), 4)
@@ -88,14 +97,14 @@ def main() -> None:
                 "iou_of_the_network": round(columns["iou_of_the_network"].mean(), 3),
                 "rank_correlation_with_iou": {
                     key: round(rank_correlation(columns[key], columns["iou"]), 2)
-                    for key in ("lpips", "psnr", "distance", "confidence")
+                    for key in ("lpips", *nets, "psnr", "distance", "confidence")
                 },
                 "from_the_best_lpips_to_the_worst": [
                     {
                         "lpips_up_to": float(columns["lpips"][part[-1]]),
                         "iou": round(columns["iou"][part].mean(), 3),
                     }
-                    for part in np.array_split(order, BINS)
+                    for part in np.array_split(order, min(BINS, len(rows)))
                 ],
             }
         )
