@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     fewshot.head = "mlp0"  # mlp0 mlp1 mlp2 cnn_s cnn_m cnn_l
     fewshot.taps = ()  # names of the activations a head reads; () = all from 8x8 up
     fewshot.resize = "bilinear"  # of projected activations to the label size: bilinear or nearest
-    fewshot.ensemble = 1  # heads trained side by side; labels are their mean probability
+    fewshot.ensemble = 1  # heads, trained apart from each other; labels are their mean probability
     fewshot.steps = 300  # optimiser steps
     fewshot.batch_size = 1  # shots a step and head; several are shared by all devices
     fewshot.learning_rate = 1e-2

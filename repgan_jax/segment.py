@@ -54,7 +54,7 @@ def fit_heads(
         head: architecture, see `models.heads`.
         taps: activations of the k shots by name, [k, h, w, C].
         masks: [k, S, S] ids; 255 counts for nothing.
-        members: M, heads fitted side by side.
+        members: M, heads, each with weights and an order of shots of its own.
         steps: of the optimiser.
         schedule: learning rate by step.
         weight_decay: of AdamW.

@@ -97,7 +97,8 @@ def load_segmenter(workdir: str | os.PathLike[str]) -> Segmenter:
     """
     with remote.working_folder(workdir) as local:
         folder = local / "autoshot"
-        remote.pull(folder)
+        for part in (_ARCHITECTURE, "best"):
+            remote.pull(folder / part)
         if not (folder / _ARCHITECTURE).exists():
             raise UserError(f"{local}: no segmenter here; run the stages up to autoshot to the end")
         architecture = checkpoint.read_json(folder / _ARCHITECTURE)

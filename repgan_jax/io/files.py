@@ -2,8 +2,12 @@
 
 import contextlib
 import contextvars
+import fcntl
 import io
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +16,8 @@ import numpy as np
 
 from repgan_jax.errors import UserError
 
+_PREFIX, _LOCK = "repgan_jax_", ".lock"  # of temporary folders
+_SETTLED = 60.0  # seconds after which the lock of a folder in use is held for sure
 _waits = contextvars.ContextVar("_waits", default=True)  # for the disk, after every file
 
 
@@ -55,6 +61,23 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
             f"{path}: not written ({error.strerror}); nothing was left behind: "
             "make room or choose a folder that can be written, and run the same command again"
         ) from error
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yields an empty folder that vanishes at the end; also removes those of killed processes."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # in use, someone else's, or gone by now
+            if time.time() - left.stat().st_mtime > _SETTLED:
+                with (left / _LOCK).open() as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left)
+    with (
+        tempfile.TemporaryDirectory(prefix=_PREFIX) as folder,
+        (Path(folder) / _LOCK).open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it however this process ends
+        yield Path(folder).resolve()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -80,12 +79,13 @@ def working_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not str(path).startswith(SCHEME):
         yield Path(path).expanduser()
         return
+    os.environ.setdefault("EPATH_USE_TF", "false")  # one way to the bucket, whatever is installed
     for logger in ("gcsfs", "google.auth"):  # what is wrong will be raised as well
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False  # others write, too
     remote = epath.Path(str(path))
-    with tempfile.TemporaryDirectory(prefix="repgan_jax_") as temporary:
-        local = Path(temporary).resolve() / remote.name
+    with files.temporary_folder() as temporary:
+        local = temporary / remote.name
         local.mkdir()
         token = _mirrors.set((*_mirrors.get(), _Mirror(local, remote)))
         try:
@@ -169,9 +169,11 @@ def fetched(path: Path) -> Iterator[None]:
         yield
         return
     mirror.dig(path, path.stat().st_size)  # those that are there are meant, whatever is here
-    fetch(path)
-    yield
-    mirror.dig(path, path.stat().st_size)
+    try:
+        fetch(path)
+        yield
+    finally:
+        mirror.dig(path, path.stat().st_size)
 
 
 def keep(folder: Path) -> None:
@@ -253,7 +255,7 @@ def _send(mirror: _Mirror, path: Path) -> None:
     A write that fails may leave its first part; two runs must not write to one name.
     """
     target, state = mirror.there(path), _state(path)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    partial = target.with_name(f".{secrets.token_hex(8)}.part")  # brackets would be a pattern
     try:
         with _reaching(path):
             with path.open("rb") as file, partial.open("wb") as copy:

@@ -39,14 +39,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     if together:
         common.expect_share(config, "fewshot.batch_size")
     checkpoint.check_generator(config.generator)
-    inputs = {
-        f"config.{field}": common.digest(path)
-        for field, path in (
-            ("generator", config.generator),
-            ("classes", config.classes),
-            ("fewshot.shots", options.shots),
-        )
-    }
+    read = ("generator", "classes", "fewshot.shots")
+    inputs = {f"config.{field}": common.digest(common.get(config, field)) for field in read}
     inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None
     fields = FIELDS
     if inverter:

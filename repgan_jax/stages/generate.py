@@ -111,7 +111,7 @@ def prepare(config: ConfigDict, workdir: Path, folder: Path) -> tuple[dataset.Wr
     _check(config, generator)
     head, names, variables, palette = fewshot.load_heads(workdir)
     soft_size = options.soft_size or head.size
-    if head.size % soft_size:
+    if soft_size < 1 or head.size % soft_size:
         raise UserError(
             f"config.generate.soft_size: {soft_size}, expected a divisor of the labels' {head.size}"
         )
@@ -216,6 +216,8 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
     data = dataset.open_dataset(source)
     if not (count := round(share * len(data))):
         return data
+    if count == len(data):
+        raise UserError(f"config.generate.drop: {share} of {len(data)} pictures leaves none")
     disagreement = dataset.read_scores(source)["disagreement"]
     if not disagreement.any():
         raise UserError(

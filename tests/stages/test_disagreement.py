@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from repgan_jax import main
 from repgan_jax.io import dataset, images
+from repgan_jax.stages import generate
 
 FIELDS = {
     "fewshot__ensemble": 2,
@@ -34,6 +36,15 @@ def test_the_most_disputed_pictures_are_left_out_and_listed(disputed):
     assert listed["indices"] == sorted(worst)
     assert listed["disagreement_from"] == pytest.approx(min(disagreement[i] for i in worst))
     assert "autoshot: 3 of 12 pictures left out (disagreement from " in out
+
+
+def test_training_and_exports_see_the_others_alone(disputed, tiny_chain, tmp_path):
+    workdir, _ = disputed
+    config = main.read_config(tiny_chain.arguments(workdir, **FIELDS))
+    kept = generate.open_kept(config, workdir, tmp_path)
+    listed = json.loads((tmp_path / "dropped.json").read_text())["indices"]
+    assert sorted([*listed, *(int(example["index"]) for example in kept)]) == list(range(12))
+    assert len(kept) == 9
 
 
 def test_coarse_floats_are_learned_from(disputed):
@@ -65,6 +76,7 @@ def test_sheet_shows_where_heads_disagree(disputed):
     [
         (0.25, "config.generate.drop: 0.25, but a single head never disagrees; expected "),
         (1.0, "config.generate.drop: 1.0, expected 0 <= share < 1"),
+        (0.97, "config.generate.drop: 0.97 of 12 pictures leaves none"),
     ],
 )
 def test_shares_that_cannot_be_left_out(tiny_run, tmp_path, share, message):

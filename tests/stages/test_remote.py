@@ -15,7 +15,7 @@ from etils import epath
 from gcp_storage_emulator import server as emulator
 
 import repgan_jax
-from repgan_jax.io import images
+from repgan_jax.io import images, remote
 
 _SENT = []  # names of objects, in the order in which they got them
 
@@ -241,3 +241,13 @@ def test_errors_say_in_a_line_what_to_do(bucket, tiny_chain, tmp_path, fields, m
     fields = {"workdir": tmp_path, **fields}
     code, _, err = tiny_chain.run(fields.pop("workdir"), stages="fewshot", **fields)
     assert code == 2 and err.count("\n") == 1 and err.startswith(f"error: {message}")
+
+
+def test_any_name_of_a_photo_is_a_name_there(bucket):
+    with remote.working_folder(bucket / "names") as here:
+        (here / "masks").mkdir()
+        (here / "masks/img[1] *.png").write_bytes(b"mask")
+        remote.push(here)
+    with remote.working_folder(bucket / "names") as there:
+        remote.pull(there)
+        assert [path.read_bytes() for path in there.rglob("*.png")] == [b"mask"]
