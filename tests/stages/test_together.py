@@ -120,7 +120,6 @@ def test_a_batch_that_devices_cannot_share(train):
 
 
 def test_two_processes_fit_heads_on_batches_of_shots(forks, tiny_run, tmp_path):
-    """The second one reads no shot."""
     fields = {"stages": "fewshot", "fewshot__batch_size": 8, "fewshot__ensemble": 2}
     assert tiny_run.run(tmp_path / "one", **fields)[0] == 0  # on eight devices
     (tmp_path / "two").mkdir()
