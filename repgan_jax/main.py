@@ -14,7 +14,6 @@ from ml_collections import ConfigDict, config_flags
 from repgan_jax import distributed, preemption, stages
 from repgan_jax.errors import UserError
 from repgan_jax.io import remote
-from repgan_jax.stages import common
 
 MAIN_FIELDS = {
     "workdir": "folder for the results, one folder a stage; gs://bucket/run as well",
@@ -92,8 +91,6 @@ def run(config: ConfigDict) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     todo = [(name, stages.load(name)) for name in config.stages]
-    if "autoshot" in config.stages:  # better now than hours later
-        common.expect_share(config, "autoshot.batch_size")
     with (
         remote.working_folder(config.workdir) as workdir,
         remote.working_folder(config.generator) as generator,
