@@ -36,41 +36,36 @@ def depthwise3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def conv(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, dilation: int = 1
-) -> jax.Array:
-    """Returns [N, H', W', F]: `x` [N, H, W, C] correlated with `kernel` [S, S, C, F].
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
+    """Returns [N, H', W', F]: `x` [N, H, W, C] correlated with `kernel` [S, T, C, F].
 
     Its gradient to `x` is a convolution with the kernel turned and transposed beforehand. JAX
     leaves that to XLA, which on CPU does it slowly inside of loops: in four times the time.
 
     Args:
         x: [N, H, W, C].
-        kernel: [S, S, C, F].
+        kernel: [S, T, C, F].
         stride: pixels from one place of the kernel to the next.
         padding: zeros on every side.
-        dilation: 2 to put a zero between neighbours of `x` first, 1 for none.
     """
-    return _correlate(x, kernel, stride, [(padding, padding)] * 2, dilation)
+    return _correlate(x, kernel, [(padding, padding)] * 2, stride=stride)
 
 
 def _conv_forward(x, kernel, *options):
     return conv(x, kernel, *options), (x, kernel)
 
 
-def _conv_backward(stride, padding, dilation, saved, gradient):
+def _conv_backward(stride, padding, saved, gradient):
     x, kernel = saved
-    size, borders = len(kernel), []
+    borders = []
     for axis in (1, 2):
-        length = dilation * (x.shape[axis] - 1) + 1
+        before = kernel.shape[axis - 1] - 1 - padding
         reach = stride * (gradient.shape[axis] - 1) + 1
-        before = size - 1 - padding
-        borders.append((before, length - reach - before + size - 1))
+        borders.append((before, x.shape[axis] + padding - reach))
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    to_x = _correlate(gradient, turned, dilation, borders, stride)
-    borders = [(padding, padding)] * 2
-    _, pull = jax.vjp(lambda kernel: _correlate(x, kernel, stride, borders, dilation), kernel)
+    to_x = _correlate(gradient, turned, borders, dilation=stride)
+    _, pull = jax.vjp(lambda k: _correlate(x, k, [(padding, padding)] * 2, stride=stride), kernel)
     return to_x, *pull(gradient)  # the latter costs nothing where no one wants it
 
 
@@ -89,7 +84,7 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
         kernel: [3, 3, C, F].
         dilation: pixels of `x` from one tap of the kernel to the next.
     """
-    return _correlate(x, kernel, 1, [(dilation, dilation)] * 2, 1, dilation)
+    return _correlate(x, kernel, [(dilation, dilation)] * 2, kernel_dilation=dilation)
 
 
 def _dilated_forward(x, kernel, dilation):
@@ -112,7 +107,7 @@ def _dilated_backward(dilation, saved, gradient):
 dilated_conv.defvjp(_dilated_forward, _dilated_backward)
 
 
-def _correlate(x, kernel, stride, borders, dilation, kernel_dilation=1):
+def _correlate(x, kernel, borders, *, stride=1, dilation=1, kernel_dilation=1):
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -163,8 +158,31 @@ def resize(x: jax.Array, size: int, *, method: str = "bilinear") -> jax.Array:
     height, width = x.shape[1:3]
     if height == width and height % size == 0:
         return area_reduce(x, height // size)
+    if height == width and size % height == 0 and method == "bilinear":
+        return enlarge(x, size // height)
     shape = (x.shape[0], size, size, x.shape[-1])
     return jax.image.resize(x, shape, method)
+
+
+def enlarge(x: jax.Array, factor: int) -> jax.Array:
+    """Returns [N, factor H, factor W, C]: `x` [N, H, W, C] interpolated between pixels' centres.
+
+    Bilinear as `jax.image.resize`, which multiplies with a matrix, most of whose entries are zero.
+    """
+    odd = factor % 2
+    share = ((jnp.arange(factor) + 0.5 * (1 - odd)) / factor).astype(x.dtype)
+    for axis in (2, 1):
+        length = x.shape[axis]
+        padded = jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)], mode="edge")
+        near, far = (
+            jnp.expand_dims(jax.lax.slice_in_dim(padded, i, i + length + 1, axis=axis), axis + 1)
+            for i in (0, 1)
+        )
+        between = near + (far - near) * share.reshape(-1, *[1] * (x.ndim - 1 - axis))
+        whole = between.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+        start = (factor + odd) // 2
+        x = jax.lax.slice_in_dim(whole, start, start + factor * length, axis=axis)
+    return x
 
 
 def area_reduce(x: jax.Array, factor: int) -> jax.Array:
@@ -194,35 +212,81 @@ def upsample(x: jax.Array) -> jax.Array:
     return smooth(jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *[(2, 2, 1)] * 2, (0, 0, 0))))
 
 
+def conv_up(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns [N, 2H, 2W, F]: `x` with zeros in between, correlated with `kernel`, smoothed.
+
+    No zero is multiplied: along each axis, the even places of the convolution see the middle of
+    the kernel alone, and the odd ones its two ends. They are smoothed before they are put together.
+
+    Args:
+        x: [N, H, W, C].
+        kernel: [3, 3, C, F].
+    """
+    parts = {"even": slice(1, 2), "odd": slice(0, 3, 2)}
+    columns = {
+        column: _smooth_halves(
+            *(_conv_padded(x, kernel[at_row, at_column]) for at_row in parts.values()), axis=1
+        )
+        for column, at_column in parts.items()
+    }
+    rows = zip(columns["even"], columns["odd"], strict=True)  # upper of a pair, lower
+    pairs = [jnp.stack(_smooth_halves(*halves, axis=2), 3) for halves in rows]
+    batch, height, width, _ = x.shape
+    return jnp.stack(pairs, 2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _conv_padded(x, kernel):
+    if kernel.shape[:2] == (1, 1):
+        return jnp.pad(x @ kernel[0, 0], ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return conv(x, kernel, 1, 1)
+
+
+def _smooth_halves(even, odd, *, axis):
+    """Returns what `smooth` makes of `even` and `odd` places in turn: its even places, its odd."""
+    length = odd.shape[axis] - 1
+    even = [jax.lax.slice_in_dim(even, i, i + length, axis=axis) for i in range(3)]
+    odd = [jax.lax.slice_in_dim(odd, i, i + length, axis=axis) for i in range(2)]
+    return (
+        0.25 * (even[0] + odd[1]) + 0.75 * (odd[0] + even[1]),
+        0.25 * (odd[0] + even[2]) + 0.75 * (even[1] + odd[1]),
+    )
+
+
 def modulated_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    style: jax.Array,
-    *,
-    demodulate: bool = True,
-    up: bool = False,
+    x: jax.Array, kernel: jax.Array, style: jax.Array, *, up: bool = False
 ) -> jax.Array:
     """Returns [N, H, W, F], or [N, 2H, 2W, F] if `up`: `x` convolved with a kernel a sample.
 
-    Sample n's kernel is `kernel * style[n]`, scaled to unit norm for each output channel if
-    `demodulate` (StyleGAN2, equations 1 and 3). One shared kernel between two scalings of the
-    activations computes the same, several times faster than a kernel a sample.
+    Sample n's kernel is `kernel * style[n]`, scaled to unit norm for each output channel
+    (StyleGAN2, equations 1 and 3). One shared kernel between two scalings of the activations
+    computes the same, several times faster than a kernel a sample.
 
     Args:
         x: [N, H, W, C]; its dtype is that of the convolution.
         kernel: [S, S, C, F], S odd; 3 if `up`. Correlated, as everywhere in JAX.
         style: [N, C].
-        demodulate: whether to divide by the norm.
-        up: whether to double the size: zeros in between, convolution, low-pass filter.
+        up: whether to double the size, see `conv_up`.
     """
     scaled = x * style.astype(x.dtype)[:, None, None]
     kernel = kernel.astype(x.dtype)
-    # up: three zeros outside are what the filter takes away again
-    y = conv(scaled, kernel, 1, 3, 2) if up else conv(scaled, kernel, 1, len(kernel) // 2)
-    if demodulate:
-        power = jnp.square(style) @ jnp.square(kernel).sum((0, 1))
-        y = y * jax.lax.rsqrt(power + 1e-8).astype(x.dtype)[:, None, None]
-    return smooth(y) if up else y
+    y = conv_up(scaled, kernel) if up else conv(scaled, kernel, 1, len(kernel) // 2)
+    # added up place by place: XLA on CPU takes fifty times as long for the sum over two axes
+    power = jnp.square(style) @ sum(jnp.square(kernel.reshape(-1, *kernel.shape[2:])))
+    return y * jax.lax.rsqrt(power + 1e-8).astype(x.dtype)[:, None, None]
+
+
+def modulated_dense(x: jax.Array, kernel: jax.Array, style: jax.Array) -> jax.Array:
+    """Returns [N, H, W, F]: each pixel of `x` times sample n's matrix, `kernel * style[n]`.
+
+    A matrix product, with the matrix modulated: to few channels, XLA on CPU takes ten times as long
+    for the 1x1 convolution of modulated activations.
+
+    Args:
+        x: [N, H, W, C]; its dtype is that of the product.
+        kernel: [C, F].
+        style: [N, C].
+    """
+    return jnp.einsum("nhwc,ncf->nhwf", x, (style[..., None] * kernel).astype(x.dtype))
 
 
 def space_to_depth(x: jax.Array, factor: int) -> jax.Array:

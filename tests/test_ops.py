@@ -63,24 +63,36 @@ def test_upsample_keeps_a_constant_inside():
     np.testing.assert_allclose(up[:, 1:-1, 1:-1], 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize("up", [True, False])
-def test_modulated_conv_is_a_kernel_a_sample(up, demodulate):
+def test_modulated_conv_is_a_kernel_a_sample(up):
     x, kernel, style = random(2, 2, 5, 4, 3), random(3, 3, 3, 3, 2), random(4, 2, 3)
     expected = []
     for y, factors in zip(x, style, strict=True):
         own = kernel * factors[:, None]
-        if demodulate:
-            own = own / np.sqrt(np.square(own).sum((0, 1, 2)) + 1e-8)
+        own = own / np.sqrt(np.square(own).sum((0, 1, 2)) + 1e-8)
         if up:  # the transposed convolution, whole, then the filter, which crops it to 2H x 2W
             wide = np.pad(correlate(zeros_between(y), own, "full"), ((1, 1), (1, 1), (0, 0)))
             planes = [signal.correlate2d(wide[..., f], FIR, "valid") for f in range(2)]
             expected.append(np.stack(planes, -1))
         else:
             expected.append(correlate(y, own, "same"))
-    found = ops.modulated_conv(x, kernel, style, up=up, demodulate=demodulate)
+    found = ops.modulated_conv(x, kernel, style, up=up)
     # float32 sums of 27 products, 16 more in the filter
     np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_modulated_dense_is_a_matrix_a_sample():
+    x, kernel, style = random(2, 2, 5, 4, 3), random(3, 3, 2), random(4, 2, 3)
+    expected = [y @ (kernel * factors[:, None]) for y, factors in zip(x, style, strict=True)]
+    found = ops.modulated_dense(x, kernel, style)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+def test_enlarge_is_bilinear(factor):
+    x = random(8, 2, 5, 4, 3)
+    expected = jax.image.resize(x, (2, 5 * factor, 4 * factor, 3), "bilinear")
+    np.testing.assert_allclose(ops.enlarge(x, factor), expected, atol=1e-6)
 
 
 def test_modulated_conv_computes_in_the_type_of_its_input():
@@ -95,12 +107,12 @@ def test_modulated_conv_computes_in_the_type_of_its_input():
 
 
 @pytest.mark.parametrize(
-    ("stride", "padding", "dilation", "size"), [(1, 1, 1, 3), (1, 3, 2, 3), (4, 2, 1, 11)]
+    ("stride", "padding", "shape"), [(1, 1, (3, 3)), (1, 1, (1, 2)), (4, 2, (11, 11))]
 )
-def test_conv_has_the_gradients_of_jaxs_own(stride, padding, dilation, size):
+def test_conv_has_the_gradients_of_jaxs_own(stride, padding, shape):
     rng = np.random.default_rng(4)
     x = jnp.asarray(rng.normal(size=(2, 14, 17, 3)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(size, size, 3, 5)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*shape, 3, 5)), jnp.float32)
 
     def plain(x, kernel):
         return jax.lax.conv_general_dilated(
@@ -108,14 +120,11 @@ def test_conv_has_the_gradients_of_jaxs_own(stride, padding, dilation, size):
             kernel,
             (stride,) * 2,
             [(padding,) * 2] * 2,
-            (dilation,) * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
     expected, pull = jax.vjp(plain, x, kernel)
-    found, own = jax.vjp(
-        lambda x, kernel: ops.conv(x, kernel, stride, padding, dilation), x, kernel
-    )
+    found, own = jax.vjp(lambda x, kernel: ops.conv(x, kernel, stride, padding), x, kernel)
     np.testing.assert_array_equal(found, expected)
     gradient = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
     for one, other in zip(own(gradient), pull(gradient), strict=True):
@@ -146,6 +155,7 @@ def test_dilated_conv_has_the_gradients_of_jaxs_own(dilation):
     [
         (lambda x, kernel: ops.conv(x, kernel, 1, 1), (0,)),
         (lambda x, kernel: ops.dilated_conv(x, kernel, 2), (0, 1)),
+        (lambda x, kernel: ops.area_reduce(ops.conv_up(x, kernel), 2), (0,)),
     ],
 )
 def test_no_convolution_in_a_loop_is_left_without_a_fast_form(conv, moved):

@@ -53,10 +53,10 @@ class StyledConv(nn.Module):
             depthwise = self.param("depthwise", normal, (3, 3, channels)).astype(self.dtype)
             x = ops.depthwise3x3(x, depthwise * style)  # the style rides on the filter for free
             kernel = self.param("kernel", normal, (1, 1, channels, self.features))
+            x = x @ kernel[0, 0].astype(self.dtype)
         else:
-            x = x * style
             kernel = self.param("kernel", normal, (3, 3, channels, self.features))
-        x = ops.conv(x, kernel.astype(self.dtype), 1, len(kernel) // 2)
+            x = ops.conv(x * style, kernel.astype(self.dtype), 1, 1)
         stored = self.variable("noise", "map", jnp.zeros, (size, size)).value
         strength = self.param("noise_strength", nn.initializers.zeros, ())
         added = noise_map(self, noise, stored, strength, x.shape)
@@ -119,6 +119,6 @@ class Synthesis(nn.Module):
             layer += 1
         style = Style(x.shape[-1], name="style_rgb")(w[:, layer]) / math.sqrt(x.shape[-1])
         kernel = self.param("kernel_rgb", nn.initializers.normal(1.0), (x.shape[-1], 12))
-        x = (x * style.astype(self.dtype)[:, None, None, :]) @ kernel.astype(self.dtype)
+        x = ops.modulated_dense(x, kernel, style)
         x = x.astype(jnp.float32) + self.param("bias_rgb", nn.initializers.zeros, (12,))
         return ops.inverse_haar(x), taps

@@ -130,7 +130,7 @@ class ToRGB(nn.Module):
         style = Dense(channels, bias=1.0, name="style")(w) / math.sqrt(channels)
         kernel = self.param("kernel", _normal, (1, 1, channels, 3))
         bias = self.param("bias", nn.initializers.zeros, (3,))
-        rgb = ops.modulated_conv(x, kernel, style, demodulate=False).astype(jnp.float32)
+        rgb = ops.modulated_dense(x, kernel[0, 0], style).astype(jnp.float32)
         return _clamp(rgb + bias, self.clamp)
 
 
