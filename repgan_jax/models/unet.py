@@ -61,7 +61,7 @@ class UNet(nn.Module):
         for features in fine:
             x = Block(features)(x, **options)
             skips.append(x)
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = _halve(x)
         x = Block(coarse)(x, **options)
         for features, skip in zip(reversed(fine), reversed(skips), strict=True):
             x = nn.Conv(features, (1, 1))(x)  # narrow first: cheaper than after doubling
@@ -69,3 +69,12 @@ class UNet(nn.Module):
             x = Block(features)(jnp.concatenate([x, skip], -1), **options)
         logits = nn.Conv(self.num_classes * self.patch**2, (1, 1))(x)
         return ops.depth_to_space(logits, self.patch)
+
+
+def _halve(x):
+    """Returns [N, H / 2, W / 2, C]: maxima over cells of four of `x` [N, H, W, C].
+
+    `flax.linen.max_pool` keeps the place of each maximum for its gradient, which takes longer.
+    """
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
