@@ -102,14 +102,7 @@ def _make_fit_chunk(
 
     def member_step(state, order, taps, masks):
         params, moments = state
-        index, mirror = order
-        shots, labels = jax.tree.map(lambda x: jnp.take(x, index, axis=0), (taps, masks))
-        mirrored = taps_lib.flip(shots), jnp.flip(labels, 2)
-        shots, labels = jax.tree.map(
-            lambda m, x: jnp.where(mirror.reshape(-1, *[1] * (x.ndim - 1)), m, x),
-            mirrored,
-            (shots, labels),
-        )
+        shots, labels = _take((taps, masks), *order)
 
         def loss_fn(params):
             return losses.cross_entropy(head.apply(_variables(params, stats), shots), labels)
@@ -128,6 +121,24 @@ def _make_fit_chunk(
         return jax.lax.scan(step, state, orders)
 
     return fit_chunk
+
+
+def _take(data: Any, index: jax.Array, mirror: jax.Array) -> Any:
+    """Returns the samples `index` [B] of `data`, leaves [k, H, W, ...]; those to `mirror` are."""
+
+    def one(index, mirror):
+        def take(x):
+            return jax.lax.dynamic_index_in_dim(x, index, keepdims=False)
+
+        return jax.lax.cond(
+            mirror,
+            lambda: jax.tree.map(lambda x: jnp.flip(take(x), 1), data),
+            lambda: jax.tree.map(take, data),
+        )
+
+    if len(index) > 1:  # spread over devices; both ways are computed
+        return jax.vmap(one)(index, mirror)
+    return jax.tree.map(lambda x: x[None], one(index[0], mirror[0]))
 
 
 def _variables(params: Any, stats: Any) -> dict[str, Any]:
@@ -160,6 +171,8 @@ def head_probabilities(
         lambda params: jax.nn.softmax(head.apply({**variables, "params": params}, taps)),
         variables["params"],
     )
+    if len(members) == 1:  # logarithms cost more than a linear head
+        return members[0], jnp.zeros(members.shape[1:-1])
     mean = members.mean(0)
     return mean, jnp.maximum(_entropy(mean) - _entropy(members).mean(0), 0.0)
 

@@ -40,11 +40,6 @@ def choose(taps: Taps, names: Sequence[str], size: int) -> dict[str, jax.Array]:
     }
 
 
-def flip(taps: Taps) -> dict[str, jax.Array]:
-    """Returns `taps` [N, h, w, C] mirrored left to right."""
-    return {name: jnp.flip(tap, 2) for name, tap in taps.items()}
-
-
 def root_mean_square(taps: Taps) -> dict[str, jax.Array]:
     """Returns for each tap [N, h, w, C] the root mean square of its channels, [C], never zero."""
     power = {name: jnp.mean(jnp.square(tap), (0, 1, 2)) for name, tap in taps.items()}

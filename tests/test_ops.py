@@ -91,8 +91,12 @@ def test_modulated_dense_is_a_matrix_a_sample():
 @pytest.mark.parametrize("factor", [1, 2, 3, 8])
 def test_enlarge_is_bilinear(factor):
     x = random(8, 2, 5, 4, 3)
-    expected = jax.image.resize(x, (2, 5 * factor, 4 * factor, 3), "bilinear")
-    np.testing.assert_allclose(ops.enlarge(x, factor), expected, atol=1e-6)
+    shape = (2, 5 * factor, 4 * factor, 3)
+    expected, pull = jax.vjp(lambda x: jax.image.resize(x, shape, "bilinear"), x)
+    found, own = jax.vjp(lambda x: ops.enlarge(x, factor), x)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    gradient = random(9, *shape)
+    np.testing.assert_allclose(own(gradient)[0], pull(gradient)[0], atol=1e-5)
 
 
 def test_modulated_conv_computes_in_the_type_of_its_input():

@@ -90,6 +90,17 @@ def test_steps_and_batches_share_the_shots_equally():
             np.testing.assert_array_equal(np.bincount(shots[step, member]), [2, 2, 2])
 
 
+@pytest.mark.parametrize("mirror", [[True], [False], [True, False, True]])
+def test_taking_shots_mirrors_those_that_are_to_be(mirror):
+    data = {"tap": np.arange(144.0).reshape(3, 4, 6, 2), "mask": np.arange(192).reshape(3, 8, 8)}
+    index = np.arange(2, 2 - len(mirror), -1)
+    found = segment._take(data, jnp.asarray(index), jnp.asarray(mirror))
+    for name, array in data.items():
+        pairs = zip(index, mirror, strict=True)
+        expected = [array[i, :, ::-1] if turned else array[i] for i, turned in pairs]
+        np.testing.assert_array_equal(found[name], expected)
+
+
 def test_mirroring_symmetric_shots_changes_nothing():
     taps, masks = make_shots()
     taps = {name: jnp.concatenate([x, x[:, :, ::-1]], 2)[:, :, ::2] for name, x in taps.items()}

@@ -42,12 +42,6 @@ def test_choose_averages_finer_taps_and_keeps_coarser_ones():
     np.testing.assert_allclose(found["conv_03_16"], cells, atol=1e-6)  # means of four
 
 
-def test_flip_mirrors_columns():
-    given = make()
-    for name, tap in taps.flip(given).items():
-        np.testing.assert_array_equal(tap, np.asarray(given[name])[:, :, ::-1])
-
-
 def test_root_mean_square_of_each_channel():
     for name, found in taps.root_mean_square(given := make()).items():
         expected = np.sqrt(np.mean(np.square(given[name]), (0, 1, 2)))
