@@ -6,9 +6,11 @@ VENV ?= .venv
 EXTRAS ?= test
 RUN := $(VENV)/bin/python
 
-# XLA's CPU programs take much memory at every step: with huge pages, an inversion step takes 0.7 of
-# the time. glibc reads this when a process starts.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# XLA's CPU programs take much memory at every step. In huge pages, and kept for the next step
+# instead of given back, it costs less: a picture of 1024 px takes two thirds of the time. glibc
+# reads this when a process starts.
+KEPT := glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:$(KEPT)
 
 # CelebAMask-HQ (images/, masks/), where it is at hand: the demo is then evaluated on it.
 export CELEBAMASK_HQ ?= $(firstword $(wildcard data/celebamask_hq ../shared/data/celebamask_hq))
@@ -25,10 +27,9 @@ test: $(VENV)/installed-$(EXTRAS)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest --cov
 
-## Each measurement prints JSON lines; those of a finished run are started by hand.
-bench: $(VENV)/installed weights/face
-	for name in labelled_picture convert_checkpoint projection_step; do \
-	  $(RUN) benchmarks/$$name.py || exit 1; done
+## Times and memory beside PyTorch and OpenVINO, into docs/performance.md: a quarter of an hour.
+bench: $(VENV)/installed-bench weights/face
+	$(RUN) -m benchmarks.performance --write
 
 ## Takes away what the targets above installed or cached; weights/ and runs/ stay.
 clean:
@@ -44,6 +45,6 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-$(VENV)/installed-$(EXTRAS): $(VENV)/installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
+$(VENV)/installed-%: $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
 	touch $@

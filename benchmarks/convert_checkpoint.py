@@ -1,6 +1,6 @@
 """Time and memory of converting a 1024 px checkpoint, one JSON line each way.
 
-    python benchmarks/convert_checkpoint.py
+    python -m benchmarks.convert_checkpoint
 
 The checkpoint has random weights, in the widths of StyleGAN2's configuration F: the averaged
 generator and a mean latent, as rosinality/stylegan2-pytorch stores them. CPU and wall seconds of

@@ -1,6 +1,6 @@
 """CPU time and size of a stored picture with its labels, one JSON line a way to store it.
 
-    python benchmarks/encode_record.py runs/face/generate
+    python -m benchmarks.encode_record runs/face/generate
 
 The folder holds a dataset that the stage `generate` wrote; its first pictures are encoded again.
 """

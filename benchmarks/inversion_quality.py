@@ -1,6 +1,6 @@
 """Whether the score of an inverted photo predicts how well its parts are found, photo by photo.
 
-    python benchmarks/inversion_quality.py [runs/face] [--photos=40] [--crop=1.0] [--preset=fast]
+    python -m benchmarks.inversion_quality [runs/face] [--photos=40] [--crop=1.0] [--preset=fast]
 
 Needs the finished stages fewshot and autoshot of that run and, as the stage evaluate, true masks
 ($CELEBAMASK_HQ). The first validation photos are inverted and segmented by the few-shot heads. One

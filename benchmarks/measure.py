@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 RUNS = 5
+Figures = dict[str, float]
 
 
 class Laps:
@@ -23,7 +24,7 @@ class Laps:
         """Ends a lap."""
         self._moments.append((time.process_time(), time.perf_counter()))
 
-    def figures(self, units: int) -> dict[str, float]:
+    def figures(self, units: int) -> Figures:
         """Returns what a unit of work costs, where a lap is `units` of them.
 
         Returns:
@@ -39,7 +40,7 @@ class Laps:
         return {"cpu_s": cpu, "wall_s": wall, "peak_gib": peak}
 
 
-def measure(call: Callable[[], Any], units: int = 1) -> dict[str, float]:
+def measure(call: Callable[[], Any], units: int = 1) -> Figures:
     """Returns what `call`, which does `units` of work, costs; see `Laps.figures`."""
     laps = Laps()
     for _ in range(RUNS + 1):
@@ -54,7 +55,7 @@ def show(**fields: Any) -> None:
     print(json.dumps(rounded), flush=True)
 
 
-def run(command: Sequence[str], **environment: str) -> tuple[str, dict[str, float]]:
+def run(command: Sequence[str], **environment: str) -> tuple[str, Figures]:
     """Returns what `command` printed, and what it cost: "cpu_s", "wall_s", "peak_gib".
 
     Raises:

@@ -1,6 +1,6 @@
 """Time and memory of a step of latent optimisation, ours and PyTorch's, one JSON line each.
 
-    python benchmarks/projection_step.py [--torch-python=PATH]
+    python -m benchmarks.projection_step [--torch-python=PATH]
 
 The settings are the preset `paper`: StyleGAN2 of 256 px, channel multiplier 2, LPIPS with VGG16 at
 256 px, one latent and all noise maps optimised, for one photo and for four at once. PATH is a
@@ -22,36 +22,16 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.works import random_generator
 from repgan_jax import invert, main, projection
-from repgan_jax.generator import Generator
 from repgan_jax.models import lpips
 from repgan_jax.perceptual import Perceptual
 
 STEPS, CHUNK, BATCHES = 18, 3, (1, 4)
 SETTINGS = projection.Settings()
-ARCHITECTURE = {
-    "name": "stylegan2",
-    "z_dim": 512,
-    "w_dim": 512,
-    "mapping_layers": 8,
-    "widths": {"4": 512, "8": 512, "16": 512, "32": 512, "64": 512, "128": 256, "256": 128},
-}
 TORCH_SCRIPT = Path(__file__).parent / "pytorch" / "projector.py"
-
-
-def random_generator() -> Generator:
-    """Returns a generator of random weights."""
-    empty, key = Generator.build(ARCHITECTURE, {}), jax.random.key(0)
-    w = jnp.zeros((1, empty.num_layers, empty.w_dim))
-    variables = {
-        "mapping": jax.jit(empty.mapping_module.init)(key, w[0, :1]),
-        "synthesis": jax.jit(empty.synthesis_module.init)(key, w),
-        "mean_latent": w[0, 0],
-    }
-    return Generator.build(ARCHITECTURE, variables)
 
 
 def take_steps(batch: int) -> None:
@@ -62,7 +42,7 @@ def take_steps(batch: int) -> None:
     photos = np.random.default_rng(0).uniform(-1, 1, (batch, SETTINGS.size, SETTINGS.size, 3))
     photos = photos.astype(np.float32)
     perceptual = Perceptual(jax.jit(network.init)(jax.random.key(1), photos[:1]), network)
-    generator = random_generator()
+    generator = random_generator(256)
     latents = projection.measure_latents(generator, jax.random.key(2))
     projector = invert.Projector(generator, perceptual, latents, jax.random.key(3), SETTINGS)
     states = projector.init(projector.best_of(photos, 0))
@@ -104,7 +84,7 @@ def compare(torch_python: str) -> None:
     """Measures ours and, where there is a torch, PyTorch's; prints the ratios."""
     import_torch = subprocess.run([torch_python, "-c", "import torch"], capture_output=True)
     for batch in BATCHES:
-        ours = measure("ours", batch, sys.executable, __file__, "--batch")
+        ours = measure("ours", batch, sys.executable, "-m", "benchmarks.projection_step", "--batch")
         if import_torch.returncode:
             print(json.dumps({"name": "PyTorch", "left_out": f"no torch in {torch_python}"}))
             continue

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.measure import RUNS, Laps, measure, show
+from benchmarks.measure import RUNS, Figures, Laps, measure, show
 from repgan_jax import load_generator, ops, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.generator import Generator
@@ -24,7 +24,7 @@ from repgan_jax.models.unet import UNet
 CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
 CLASSES, SHOTS, STEPS = 10, 10, 5
 UNETS = {"paper": ((64, 128, 256, 512, 512), 1), "default": ((32, 64, 96, 128), 2)}
-Work = Callable[[int, int], dict[str, float]]  # of a size and a batch
+Work = Callable[[int, int], Figures]  # of a size and a batch
 
 
 def random_generator(resolution: int) -> Generator:
@@ -46,7 +46,7 @@ def random_generator(resolution: int) -> Generator:
     return Generator.build(architecture, variables)
 
 
-def synthesis(size: int, batch: int) -> dict[str, float]:
+def synthesis(size: int, batch: int) -> Figures:
     """Draws pictures of `size` pixels."""
     generator, w = random_generator(size), _latents(batch)
     draw = jax.jit(lambda generator, w: generator.synthesis(w)[0])
@@ -58,7 +58,7 @@ def labelled(head_name: str) -> Work:
     return lambda size, batch: _label(random_generator(size), head_name, size, batch)
 
 
-def mobilestylegan(size: int, batch: int) -> dict[str, float]:
+def mobilestylegan(size: int, batch: int) -> Figures:
     """Draws the demo generator's pictures of 1024 px with labels of `size`."""
     return _label(load_generator("weights/face"), "mlp0", size, batch)
 
@@ -66,7 +66,7 @@ def mobilestylegan(size: int, batch: int) -> dict[str, float]:
 def fewshot(head_name: str) -> Work:
     """Returns the work of training `batch` heads on `SHOTS` shots, a step."""
 
-    def work(size: int, batch: int) -> dict[str, float]:
+    def work(size: int, batch: int) -> Figures:
         shapes = _tap_shapes(random_generator(size), size)
         taps = {name: jnp.ones((SHOTS, *shape[1:])) for name, shape in shapes.items()}
         masks = jnp.asarray(np.random.default_rng(0).integers(0, CLASSES, (SHOTS, size, size)))
@@ -92,7 +92,7 @@ def fewshot(head_name: str) -> Work:
 def unet_step(kind: str) -> Work:
     """Returns the work of training the stand-alone network, a step."""
 
-    def work(size: int, batch: int) -> dict[str, float]:
+    def work(size: int, batch: int) -> Figures:
         network, variables, x = _unet(kind, size, batch)
         labels = jnp.asarray(np.random.default_rng(1).integers(0, CLASSES, x.shape[:3]))
         optimizer = optax.adamw(1e-3)
@@ -128,7 +128,7 @@ def unet_step(kind: str) -> Work:
 def unet(kind: str) -> Work:
     """Returns the work of segmenting pictures."""
 
-    def work(size: int, batch: int) -> dict[str, float]:
+    def work(size: int, batch: int) -> Figures:
         network, variables, x = _unet(kind, size, batch)
         predict = jax.jit(network.apply)
         return measure(lambda: predict(variables, x).block_until_ready(), batch)
@@ -148,7 +148,7 @@ def _tap_shapes(generator: Generator, size: int) -> dict[str, tuple[int, ...]]:
     return {name: taps[name].shape for name in names}
 
 
-def _label(generator: Generator, head_name: str, size: int, batch: int) -> dict[str, float]:
+def _label(generator: Generator, head_name: str, size: int, batch: int) -> Figures:
     """Draws pictures, reduced to `size`, and labels."""
     head, shapes = heads.build(head_name, CLASSES, size), _tap_shapes(generator, size)
     empty = {name: jnp.zeros(shape) for name, shape in shapes.items()}
@@ -175,11 +175,9 @@ def _unet(kind: str, size: int, batch: int) -> tuple[UNet, Any, jax.Array]:
 
 WORKS = {
     "synthesis": synthesis,
-    "labelled_mlp0": labelled("mlp0"),
-    "labelled_cnn_l": labelled("cnn_l"),
     "mobilestylegan": mobilestylegan,
-    "fewshot_mlp0": fewshot("mlp0"),
-    "fewshot_cnn_l": fewshot("cnn_l"),
+    **{f"labelled_{name}": labelled(name) for name in heads.NAMES},
+    **{f"fewshot_{name}": fewshot(name) for name in heads.NAMES},
     "unet_step": unet_step("paper"),
     "unet": unet("paper"),
     "default_unet_step": unet_step("default"),

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CNN_L = ((64, 64, 64, 64, 64, 64, 32), (2, 4, 8, 1, 2, 4, 8, 1))  # widths, dilations
+# widths but the last, dilations
+CNN_L = ((64, 64, 64, 64, 64, 64, 32), (2, 4, 8, 1, 2, 4, 8, 1))
 
 
 def stack(taps: Sequence[Tensor], size: int) -> Tensor:
@@ -18,16 +19,22 @@ def stack(taps: Sequence[Tensor], size: int) -> Tensor:
     return torch.cat(resized, 1)
 
 
+# all of them 3x3, as the best-known notebook has its CNN-M
+FIRST_3X3 = ((128, 64, 64, 64, 64, 32), (1, 2, 4, 1, 2, 4, 1))
+
+
 def build(name: str, channels: int, num_classes: int) -> nn.Sequential:
-    """Returns the head "mlp0" or "cnn_l": stacks [N, C, S, S] to logits [N, K, S, S]."""
+    """Returns the head "mlp0", "cnn_l" or "3x3": stacks [N, C, S, S] to logits [N, K, S, S]."""
     if name == "mlp0":
         return nn.Sequential(nn.Conv2d(channels, num_classes, 1))
-    widths, dilations = CNN_L
-    layers, inputs = [nn.Conv2d(channels, 128, 1)], 128
+    widths, dilations = CNN_L if name == "cnn_l" else FIRST_3X3
+    layers, inputs = [], channels
+    if name == "cnn_l":
+        layers, inputs = [nn.Conv2d(channels, 128, 1), nn.LeakyReLU(0.01, inplace=True)], 128
     for outputs, dilation in zip((*widths, num_classes), dilations, strict=True):
         layers += [
-            nn.LeakyReLU(0.01, inplace=True),
             nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation),
+            nn.LeakyReLU(0.01, inplace=True),
         ]
         inputs = outputs
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers[:-1])

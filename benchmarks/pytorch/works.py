@@ -91,10 +91,11 @@ WORKS = {
     "labelled_cnn_l": labelled("cnn_l"),
     "fewshot_mlp0": fewshot("mlp0"),
     "fewshot_cnn_l": fewshot("cnn_l"),
+    "fewshot_3x3": fewshot("3x3"),
     "unet_step": unet_step,
     "unet": unet,
 }
-TRAINING = ("fewshot_mlp0", "fewshot_cnn_l", "unet_step")
+TRAINING = ("fewshot_mlp0", "fewshot_cnn_l", "fewshot_3x3", "unet_step")
 
 
 def main(name: str, size: int, batch: int) -> None:
