@@ -108,11 +108,12 @@ class Projector:
 
         N is a multiple of the number of devices, as in `judge`.
         """
-        return self._advance((self._fixed, min(end, self.settings.steps)), (states, photos))
+        fixed = self._fixed, min(end, self.settings.steps)
+        return self._advance(fixed, (_on_host(states), photos))
 
     def judge(self, states: State, photos: np.ndarray) -> Projection:
         """Returns what the states have come to."""
-        return self._judge((self._fixed,), (states, photos))
+        return self._judge((self._fixed,), (_on_host(states), photos))
 
 
 def project(
@@ -164,6 +165,11 @@ def project(
             states = dataclasses.replace(states, active=states.active & falling)
         found = report()
     return found
+
+
+def _on_host(states: State) -> State:
+    """Returns `states` as NumPy arrays: other devices, or none yet, would be compiled for anew."""
+    return jax.device_get(states)
 
 
 def _each_photo(fn: Callable[..., Any]) -> Callable[..., Any]:
