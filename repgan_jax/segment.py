@@ -76,6 +76,7 @@ def fit_heads(
     state = (params, jax.vmap(optimizer.init)(params))
     if batch_size > 1:
         state, taps, masks = parallel.replicate((state, dict(taps), masks), everywhere=True)
+    state = jax.device_put(state, masks.sharding)  # where a chunk leaves it: compiled once
     stats = jax.device_get(taps_lib.root_mean_square(taps))
     fit_chunk = _make_fit_chunk(head, stats, optimizer, masks.sharding)
     curve = []
