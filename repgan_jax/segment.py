@@ -76,6 +76,8 @@ def fit_heads(
     state = (params, jax.vmap(optimizer.init)(params))
     if batch_size > 1:
         state, taps, masks = parallel.replicate((state, dict(taps), masks), everywhere=True)
+    else:  # bound to its device, as it comes back: or the second chunk would be compiled anew
+        state = jax.device_put(state, masks.sharding)
     stats = jax.device_get(taps_lib.root_mean_square(taps))
     fit_chunk = _make_fit_chunk(head, stats, optimizer, masks.sharding)
     curve = []
