@@ -130,7 +130,7 @@ def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]
     """Returns (architecture, taps they read, variables, classes) of the finished stage's heads."""
     folder, palette = common.finished_folder(workdir, "fewshot"), load_palette(workdir)
     architecture = checkpoint.read_json(folder / "head.json")
-    variables = jax.tree.map(jnp.asarray, checkpoint.read_tree(folder / "heads"))
+    variables = jax.device_put(checkpoint.read_tree(folder / "heads"))
     head = build_head(architecture, palette.num_classes)
     return head, tuple(architecture["taps"]), variables, palette
 
