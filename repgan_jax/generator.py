@@ -124,7 +124,7 @@ def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) ->
         UserError: where the folder is missing, damaged, or does not fit its architecture.
     """
     architecture, variables = checkpoint.read_generator(path)
-    generator = Generator.build(architecture, jax.tree.map(jnp.asarray, variables), dtype)
+    generator = Generator.build(architecture, jax.device_put(variables), dtype)
     expected = jax.eval_shape(
         lambda: {
             "mapping": generator.mapping_module.init(

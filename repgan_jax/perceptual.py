@@ -62,4 +62,4 @@ def load_perceptual(path: str | os.PathLike[str], *, net: str = "vgg") -> Percep
     )
     if found != expected:
         raise UserError(f"{folder}: not the weights of LPIPS; fetch them again: {command}")
-    return Perceptual(jax.tree.map(jnp.asarray, variables), lpips.LPIPS(net))
+    return Perceptual(jax.device_put(variables), lpips.LPIPS(net))

@@ -11,6 +11,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from repgan_jax import augment, losses, parallel
@@ -46,7 +47,7 @@ def fit_heads(
     batch_size: int = 1,
     chunk: int = 50,
     progress: Callable[[int, float], None] = lambda steps, loss: None,
-) -> tuple[dict[str, Any], jax.Array]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Fits an ensemble of heads to labelled activations (paper, section 3.3).
 
     Args:
@@ -76,7 +77,8 @@ def fit_heads(
     state = (params, jax.vmap(optimizer.init)(params))
     if batch_size > 1:
         state, taps, masks = parallel.replicate((state, dict(taps), masks), everywhere=True)
-    state = jax.device_put(state, masks.sharding)  # where a chunk leaves it: compiled once
+    else:  # bound to its device, as it comes back: or the second chunk would be compiled anew
+        state = jax.device_put(state, masks.sharding)
     stats = jax.device_get(taps_lib.root_mean_square(taps))
     fit_chunk = _make_fit_chunk(head, stats, optimizer, masks.sharding)
     curve = []
@@ -87,7 +89,7 @@ def fit_heads(
         state, loss = fit_chunk(state, part, dict(taps), masks)
         curve.append(jax.device_get(loss))
         progress(min(start + chunk, steps), float(curve[-1][-1]))
-    return _variables(jax.device_get(state[0]), stats), jnp.concatenate(curve)
+    return _variables(jax.device_get(state[0]), stats), np.concatenate(curve)
 
 
 def _make_fit_chunk(
@@ -146,6 +148,7 @@ def _variables(params: Any, stats: Any) -> dict[str, Any]:
     return {"params": params, "stats": {"FoldedConv_0": stats}}
 
 
+@partial(jax.jit, static_argnums=range(1, 6))
 def _orders(
     key: jax.Array, count: int, members: int, steps: int, batch_size: int, flip: bool
 ) -> tuple[jax.Array, jax.Array]:

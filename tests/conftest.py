@@ -12,17 +12,18 @@ from pathlib import Path
 # Eight virtual devices cost an ordinary test nothing: whoever wants one or two says so (below).
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from converters import mobilestylegan, stylegan2, torch_file
-from repgan_jax import main, parallel
+from repgan_jax import main, ops, parallel
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import checkpoint, images
-from repgan_jax.models import lpips
+from repgan_jax.models import heads, lpips
 from repgan_jax.models.stylegan2 import MAPPING_RATE
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,25 @@ def use_devices(monkeypatch) -> Callable[[int], None]:
     return lambda count: monkeypatch.setattr(
         parallel, "devices", lambda *, everywhere=False: jax.local_devices()[:count]
     )
+
+
+@pytest.fixture
+def stacked() -> Callable[[], contextlib.AbstractContextManager]:
+    """Lets heads do their first layer as the paper does: resize, stack, then convolve."""
+
+    def intercept(call, args, kwargs, context):
+        layer = context.module
+        if not isinstance(layer, heads.FoldedConv):
+            return call(*args, **kwargs)
+        params, stats, (taps,) = layer.variables["params"], layer.variables["stats"], args
+        stack = [
+            ops.resize(tap / stats[name], layer.size, method=layer.resize)
+            for name, tap in taps.items()
+        ]
+        kernel = jnp.concatenate([params[f"kernel_{name}"] for name in taps])
+        return jnp.concatenate(stack, -1) @ kernel + params["bias"]
+
+    return lambda: nn.intercept_methods(intercept)
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         checkpoint.write_tree(stage.folder / "heads", variables)
         checkpoint.write_json(stage.folder / "head.json", architecture)
         checkpoint.write_json(stage.folder / "palette.json", palette.to_json())
-        _write_preview(stage.folder, workdir, shots.images, labels, guesses, np.asarray(curve))
+        _write_preview(stage.folder, workdir, shots.images, labels, guesses, curve)
         stage.finish(
             {"shots": list(shots.names), "loss": float(curve[-1]), "pixel_accuracy": accuracy}
         )
@@ -95,7 +95,7 @@ def _like_first(*arrays: Any) -> Any:
 
 def _fit(
     config: ConfigDict, head: nn.Module, taps: taps_lib.Taps, labels: np.ndarray
-) -> tuple[dict[str, Any], jax.Array]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Returns what `segment.fit_heads` does, with the options of `config`."""
     options = config.fewshot
     with (
@@ -130,7 +130,7 @@ def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]
     """Returns (architecture, taps they read, variables, classes) of the finished stage's heads."""
     folder, palette = common.finished_folder(workdir, "fewshot"), load_palette(workdir)
     architecture = checkpoint.read_json(folder / "head.json")
-    variables = jax.tree.map(jnp.asarray, checkpoint.read_tree(folder / "heads"))
+    variables = jax.device_put(checkpoint.read_tree(folder / "heads"))
     head = build_head(architecture, palette.num_classes)
     return head, tuple(architecture["taps"]), variables, palette
 
