@@ -71,7 +71,8 @@ def fit_heads(
     """
     init_key, order_key = jax.random.split(key)
     one = {name: jnp.zeros((1, *tap.shape[1:])) for name, tap in taps.items()}
-    params = jax.vmap(lambda k: head.init(k, one)["params"])(jax.random.split(init_key, members))
+    init = jax.jit(jax.vmap(lambda k: head.init(k, one)["params"]))
+    params = init(jax.random.split(init_key, members))
     orders = jax.device_get(_orders(order_key, len(masks), members, steps, batch_size, flip))
     optimizer = optax.adamw(schedule, weight_decay=weight_decay)
     state = (params, jax.vmap(optimizer.init)(params))
