@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 RUNS = 5
@@ -15,14 +14,21 @@ Figures = dict[str, float]
 
 
 class Laps:
-    """Takes the time at each call of `mark`; the first lap is a warm-up."""
+    """Takes the time from call to call of `mark`; the first lap is a warm-up."""
 
     def __init__(self) -> None:
-        self._moments = []
+        self._laps, self._since = [], None
+
+    def start(self) -> None:
+        """Begins a lap, where something else came between."""
+        self._since = time.process_time(), time.perf_counter()
 
     def mark(self, *_: Any) -> None:
-        """Ends a lap."""
-        self._moments.append((time.process_time(), time.perf_counter()))
+        """Ends a lap and begins the next."""
+        before = self._since
+        self.start()
+        if before:
+            self._laps.append([now - then for now, then in zip(self._since, before, strict=True)])
 
     def figures(self, units: int) -> Figures:
         """Returns what a unit of work costs, where a lap is `units` of them.
@@ -31,22 +37,26 @@ class Laps:
             Medians over laps, "cpu_s" of the process and "wall_s"; "peak_gib", the most memory that
             the process has taken so far.
         """
-        laps = [
-            (after[0] - before[0], after[1] - before[1])
-            for before, after in pairwise(self._moments)
-        ]
-        cpu, wall = (statistics.median(column) / units for column in zip(*laps, strict=True))
+        columns = zip(*self._laps[-RUNS:], strict=True)
+        cpu, wall = (statistics.median(column) / units for column in columns)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         return {"cpu_s": cpu, "wall_s": wall, "peak_gib": peak}
 
 
 def measure(call: Callable[[], Any], units: int = 1) -> Figures:
     """Returns what `call`, which does `units` of work, costs; see `Laps.figures`."""
-    laps = Laps()
+    return alternate([call], units)[0]
+
+
+def alternate(calls: Sequence[Callable[[], Any]], units: int = 1) -> list[Figures]:
+    """Returns what each of `calls` costs, taken in turn, so that the machine's moods hit all."""
+    laps = [Laps() for _ in calls]
     for _ in range(RUNS + 1):
-        call()
-        laps.mark()
-    return laps.figures(units)
+        for call, own in zip(calls, laps, strict=True):
+            own.start()
+            call()
+            own.mark()
+    return [own.figures(units) for own in laps]
 
 
 def show(**fields: Any) -> None:

@@ -34,7 +34,7 @@ class Row:
         title: for the table.
         ours: arguments of `benchmarks.works`: name, size, batch.
         base: those of the base; None for the same.
-        by: whose the base is: "PyTorch", "OpenVINO", or "ours" for another of our works.
+        by: whose the base is: "PyTorch", "OpenVINO", or "picture", ours alone, in the same process.
         bar: highest ratio of CPU time that is wanted; 0 for none.
     """
 
@@ -53,9 +53,8 @@ def _rows() -> Iterator[Row]:
             yield Row(title, ("synthesis", size, batch), bar=1)
     for head, bar, some in (("mlp0", 1.1, sizes), ("cnn_l", 1.6, sizes[:1])):
         for size in some:
-            picture = ("synthesis", size, 1)
             title = f"picture + label, {head}, {size} px, beside the picture alone"
-            yield Row(title, (f"labelled_{head}", size, 1), picture, "ours", bar)
+            yield Row(title, (f"labelled_{head}", size, 1), by="picture", bar=bar)
     for head in ("mlp0", "cnn_l"):
         title = f"picture + label, {head}, 256 px, beside the stack"
         yield Row(title, (f"labelled_{head}", 256, 1))
@@ -122,7 +121,10 @@ def compare(bench: Bench, only: str) -> Iterator[str]:
         if only not in row.title:
             continue
         ours = bench.figures("ours", row.ours)
-        base = bench.figures(row.by, row.base or row.ours)
+        if row.by == "picture":
+            base = {name: ours.get(f"picture_{name}") for name in ours}
+        else:
+            base = bench.figures(row.by, row.base or row.ours)
         cells = [row.title, *_cells(ours), row.by]
         ratio = f"{ours['cpu_s'] / base['cpu_s']:.2f}" if base else "-"
         cells += [*_cells(base), ratio, f"{row.bar:.3g}" if row.bar else "-"]
@@ -130,9 +132,8 @@ def compare(bench: Bench, only: str) -> Iterator[str]:
 
 
 def _cells(figures: Figures | None) -> list[str]:
-    if figures is None:
-        return ["-"] * 3
-    return [f"{figures[name]:.3g}" for name in ("cpu_s", "wall_s", "peak_gib")]
+    found = [(figures or {}).get(name) for name in ("cpu_s", "wall_s", "peak_gib")]
+    return ["-" if figure is None else f"{figure:.3g}" for figure in found]
 
 
 def machine() -> str:
