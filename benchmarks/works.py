@@ -153,14 +153,15 @@ def _label(generator: Generator, head_name: str, size: int, batch: int) -> Figur
     head, shapes = heads.build(head_name, CLASSES, size), _tap_shapes(generator, size)
     empty = {name: jnp.zeros(shape) for name, shape in shapes.items()}
     variables = jax.jit(head.init)(jax.random.key(2), empty)
+    variables = {**variables, "params": jax.tree.map(lambda x: x[None], variables["params"])}
 
     @jax.jit
     def label(generator, variables, w):
         picture, taps = generator.synthesis(w)
         taps = taps_lib.choose(taps, tuple(shapes), size)
-        logits = head.apply(variables, taps)
+        probabilities, _ = segment.head_probabilities(head, variables, taps)
         picture = ops.area_reduce(picture, generator.resolution // size)
-        return synthesize.to_uint8(picture), logits.argmax(-1).astype(jnp.uint8)
+        return synthesize.to_uint8(picture), probabilities.argmax(-1).astype(jnp.uint8)
 
     draw, w = jax.jit(lambda generator, w: generator.synthesis(w)[0]), _latents(batch)
     both, alone = alternate(
