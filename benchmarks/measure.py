@@ -65,7 +65,7 @@ def show(**fields: Any) -> None:
     print(json.dumps(rounded), flush=True)
 
 
-def run(command: Sequence[str], **environment: str) -> tuple[str, Figures]:
+def run(command: Sequence[str]) -> tuple[str, Figures]:
     """Returns what `command` printed, and what it cost: "cpu_s", "wall_s", "peak_gib".
 
     Raises:
@@ -73,7 +73,7 @@ def run(command: Sequence[str], **environment: str) -> tuple[str, Figures]:
     """
     wall = time.perf_counter()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, env={**os.environ, **environment}, **pipes)
+    process = subprocess.Popen(command, **pipes)
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -142,8 +142,8 @@ def machine() -> str:
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     model = names[0].split(":")[1].strip() if names else platform.processor()
-    tunables = os.environ.get("GLIBC_TUNABLES", "none")
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}; {tunables}"
+    tunables, python = os.environ.get("GLIBC_TUNABLES", ""), platform.python_version()
+    return f"{model}, {os.cpu_count()} cores, Python {python}, `GLIBC_TUNABLES={tunables}`"
 
 
 def main() -> None:

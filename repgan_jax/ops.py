@@ -241,14 +241,14 @@ def conv_up(x: jax.Array, kernel: jax.Array) -> jax.Array:
         x: [N, H, W, C].
         kernel: [3, 3, C, F].
     """
-    parts = {"even": slice(1, 2), "odd": slice(0, 3, 2)}
-    columns = {
-        column: _smooth_halves(
-            *(_conv_padded(x, kernel[at_row, at_column]) for at_row in parts.values()), axis=1
+    middle, ends = slice(1, 2), slice(0, 3, 2)
+    columns = [
+        _smooth_halves(
+            _conv_padded(x, kernel[middle, at]), _conv_padded(x, kernel[ends, at]), axis=1
         )
-        for column, at_column in parts.items()
-    }
-    rows = zip(columns["even"], columns["odd"], strict=True)  # upper of a pair, lower
+        for at in (middle, ends)
+    ]
+    rows = zip(*columns, strict=True)  # upper of a pair, lower
     pairs = [jnp.stack(_smooth_halves(*halves, axis=2), 3) for halves in rows]
     batch, height, width, _ = x.shape
     return jnp.stack(pairs, 2).reshape(batch, 2 * height, 2 * width, -1)
