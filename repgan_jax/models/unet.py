@@ -74,7 +74,15 @@ class UNet(nn.Module):
 def _halve(x):
     """Returns [N, H / 2, W / 2, C]: maxima over cells of four of `x` [N, H, W, C].
 
-    `flax.linen.max_pool` keeps the place of each maximum for its gradient, which takes longer.
+    `flax.linen.max_pool` keeps the place of each maximum for its gradient, which takes longer. The
+    gradient of `jax.numpy.max` asks which values equal the maximum: none does, and the gradient is
+    NaN, where XLA computes `x` twice and rounds it differently.
     """
     batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    cells = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    rows = _larger(cells[:, :, 0], cells[:, :, 1])
+    return _larger(rows[:, :, :, 0], rows[:, :, :, 1])
+
+
+def _larger(a, b):
+    return jnp.where(a >= b, a, b)
