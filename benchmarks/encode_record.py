@@ -14,7 +14,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from repgan_jax import ops
+from repgan_jax import resampling
 from repgan_jax.io import dataset, images
 
 PICTURES = 40
@@ -50,7 +50,7 @@ def measure(name: str, writer: dataset.Writer, examples: list) -> None:
     """Prints the line of one writer."""
     factor = examples[0]["mask"].shape[0] // (writer.soft_size or 1)
     soft = [
-        np.asarray(ops.area_reduce(jnp.asarray(e["probabilities"])[None], factor)[0])
+        np.asarray(resampling.area_reduce(jnp.asarray(e["probabilities"])[None], factor)[0])
         for e in examples
     ]
     examples = [{**example, "probabilities": p} for example, p in zip(examples, soft, strict=True)]

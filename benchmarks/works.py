@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from benchmarks.measure import RUNS, Figures, Laps, alternate, measure, show
-from repgan_jax import load_generator, ops, segment, synthesize
+from repgan_jax import load_generator, resampling, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.generator import Generator
 from repgan_jax.models import heads
@@ -160,7 +160,7 @@ def _label(generator: Generator, head_name: str, size: int, batch: int) -> Figur
         picture, taps = generator.synthesis(w)
         taps = taps_lib.choose(taps, tuple(shapes), size)
         probabilities, _ = segment.head_probabilities(head, variables, taps)
-        picture = ops.area_reduce(picture, generator.resolution // size)
+        picture = resampling.area_reduce(picture, generator.resolution // size)
         return synthesize.to_uint8(picture), probabilities.argmax(-1).astype(jnp.uint8)
 
     draw, w = jax.jit(lambda generator, w: generator.synthesis(w)[0]), _latents(batch)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from repgan_jax import ops, synthesize
+from repgan_jax import resampling, synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import images
@@ -66,7 +66,7 @@ def write_samples(folder: Path, count: int) -> None:
     @jax.jit
     def draw(generator: Generator, w: jax.Array) -> jax.Array:
         image, _ = generator.synthesis(w)
-        return synthesize.to_uint8(ops.area_reduce(image, generator.resolution // size))
+        return synthesize.to_uint8(resampling.area_reduce(image, generator.resolution // size))
 
     z = jax.random.normal(jax.random.key(0), (count, generator.z_dim))
     w = generator.mapping(z, labels(generator, count), truncation=0.7)

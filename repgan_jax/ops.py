@@ -1,4 +1,4 @@
-"""Array operations of the generators and heads: filters, resampling, normalisation.
+"""Array operations of the generators and networks: convolutions, modulation, normalisation.
 
 Everything is NHWC. Small filters are written as shifted multiply-adds: on CPU a library
 depthwise convolution costs ten times as much, and on GPU and TPU XLA fuses the sum into one pass.
@@ -36,79 +36,84 @@ def depthwise3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> jax.Array:
     """Returns [N, H', W', F]: `x` [N, H, W, C] correlated with `kernel` [S, T, C, F].
 
-    Its gradient to `x` is a convolution with the kernel turned and transposed beforehand. JAX
-    leaves that to XLA, which on CPU does it slowly inside of loops: in four times the time.
+    Its gradients are convolutions in the forms that are fast on CPU. What XLA makes there of JAX's
+    own takes up to five times as long, and up to a hundred times inside of loops.
 
     Args:
         x: [N, H, W, C].
         kernel: [S, T, C, F].
         stride: pixels from one place of the kernel to the next.
         padding: zeros on every side.
+        dilation: pixels of `x` from one tap of the kernel to the next.
     """
-    return _correlate(x, kernel, [(padding, padding)] * 2, stride=stride)
+    return _correlate(x, kernel, padding, stride=stride, kernel_dilation=dilation)
 
 
 def _conv_forward(x, kernel, *options):
     return conv(x, kernel, *options), (x, kernel)
 
 
-def _conv_backward(stride, padding, saved, gradient):
+def _conv_backward(stride, padding, dilation, saved, gradient):
     x, kernel = saved
     borders = []
     for axis in (1, 2):
-        before = kernel.shape[axis - 1] - 1 - padding
+        before = dilation * (kernel.shape[axis - 1] - 1) - padding
         reach = stride * (gradient.shape[axis] - 1) + 1
         borders.append((before, x.shape[axis] + padding - reach))
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    to_x = _correlate(gradient, turned, borders, dilation=stride)
-    _, pull = jax.vjp(lambda k: _correlate(x, k, [(padding, padding)] * 2, stride=stride), kernel)
-    return to_x, *pull(gradient)  # the latter costs nothing where no one wants it
+    to_x = _correlate(gradient, turned, borders, dilation=stride, kernel_dilation=dilation)
+
+    def whole(x, gradient):
+        options = {"stride": stride, "kernel_dilation": dilation}
+        _, pull = jax.vjp(lambda kernel: _correlate(x, kernel, padding, **options), kernel)
+        return pull(gradient)[0]
+
+    if stride > 1:
+        return to_x, whole(x, gradient)
+    bands = partial(_kernel_gradient, sides=kernel.shape[:2], padding=padding, dilation=dilation)
+    return to_x, jax.lax.platform_dependent(x, gradient, cpu=bands, default=whole)
+
+
+def _kernel_gradient(x, gradient, *, sides, padding, dilation):
+    """Returns the gradient to a kernel of `sides`, added up over bands of rows of each sample.
+
+    Each is a convolution, too, of `x` with the gradient, channels in the place of samples.
+    """
+    (batch, height, width, features), (tall, wide, channels) = gradient.shape, x.shape[1:]
+    gradient = jnp.pad(gradient, [(0, 0)] * 3 + [(0, max(0, 32 - features))])  # fewer are slower
+    most = 2**18 // (width * (channels + gradient.shape[-1]))  # both in a MiB, for the cache
+    rows = max(r for r in range(1, height + 1) if height % r == 0 and r <= max(1, most))
+    needed = rows + dilation * (sides[0] - 1)
+    taken = min(needed, tall)
+
+    def add(i, total):
+        sample, row = i // (height // rows), i % (height // rows) * rows
+        start = jnp.clip(row - padding, 0, tall - taken)
+        seen = jax.lax.dynamic_slice(x, (sample, start, 0, 0), (1, taken, wide, channels))[0]
+        seen = jnp.pad(seen, ((padding, padding), (0, 0), (0, 0)))
+        seen = jax.lax.dynamic_slice_in_dim(seen, row - start, needed)
+        band = jax.lax.dynamic_slice(gradient, (sample, row, 0, 0), (1, rows, *gradient.shape[2:]))
+        borders = [(0, 0), (padding, padding)]
+        return total + _correlate(
+            seen.transpose(2, 0, 1)[..., None], band[0, :, :, None], borders, stride=dilation
+        )
+
+    total = jnp.zeros((channels, *sides, gradient.shape[-1]), x.dtype)
+    total = jax.lax.fori_loop(0, batch * height // rows, add, total)
+    return total[..., :features].transpose(1, 2, 0, 3)
 
 
 conv.defvjp(_conv_forward, _conv_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dilated_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """Returns [N, H, W, F]: `x` [N, H, W, C] correlated with `kernel` [3, 3, C, F].
-
-    Its gradient to the kernel is a convolution, too, of `x` with the gradient, channels in the
-    place of samples. Inside of loops, what XLA on CPU makes of JAX's takes a hundred times as long.
-
-    Args:
-        x: [N, H, W, C]; zeros are put around it.
-        kernel: [3, 3, C, F].
-        dilation: pixels of `x` from one tap of the kernel to the next.
-    """
-    return _correlate(x, kernel, [(dilation, dilation)] * 2, kernel_dilation=dilation)
-
-
-def _dilated_forward(x, kernel, dilation):
-    return dilated_conv(x, kernel, dilation), (x, kernel)
-
-
-def _dilated_backward(dilation, saved, gradient):
-    x, kernel = saved
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    features = kernel.shape[-1]
-    # under 32 features, the convolution is a slow one
-    wide = jnp.pad(gradient, [(0, 0)] * 3 + [(0, max(0, 32 - features))])
-    borders = [(dilation, dilation)] * 2
-    to_kernel = _correlate(
-        x.transpose(3, 1, 2, 0), wide.transpose(1, 2, 0, 3), borders, stride=dilation
-    )
-    to_kernel = to_kernel[:, :3, :3, :features].transpose(1, 2, 0, 3)
-    return dilated_conv(gradient, turned, dilation), to_kernel
-
-
-dilated_conv.defvjp(_dilated_forward, _dilated_backward)
-
-
-def _correlate(x, kernel, borders, *, stride=1, dilation=1, kernel_dilation=1):
+def _correlate(x, kernel, padding, *, stride=1, dilation=1, kernel_dilation=1):
+    borders = [(padding, padding)] * 2 if isinstance(padding, int) else padding
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -118,99 +123,6 @@ def _correlate(x, kernel, borders, *, stride=1, dilation=1, kernel_dilation=1):
         rhs_dilation=(kernel_dilation,) * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-
-
-def inverse_haar(x: jax.Array) -> jax.Array:
-    """Returns [N, 2H, 2W, C]: one level of the inverse Haar wavelet transform.
-
-    Args:
-        x: [N, H, W, 4C]: C channels of averages, then the three details (vertical, horizontal,
-            diagonal) of channel 0, of channel 1, and so on.
-    """
-    batch, height, width, channels = x.shape
-    count = channels // 4
-    mean = x[..., :count]
-    vertical, horizontal, diagonal = jnp.moveaxis(
-        x[..., count:].reshape(batch, height, width, count, 3), -1, 0
-    )
-    rows = [
-        jnp.stack([low + high, low - high], axis=3)  # the two columns of each cell
-        for low, high in (
-            (mean + vertical, horizontal + diagonal),
-            (mean - vertical, horizontal - diagonal),
-        )
-    ]
-    cells = 0.5 * jnp.stack(rows, axis=2)  # [N, H, 2, W, 2, C]
-    return cells.reshape(batch, 2 * height, 2 * width, count)
-
-
-def resize(x: jax.Array, size: int, *, method: str = "bilinear") -> jax.Array:
-    """Returns [N, size, size, C]: `x` [N, h, w, C] resampled; linear in `x`, channel by channel.
-
-    Reducing averages the covered area ("bilinear" with antialiasing); "nearest" repeats or picks.
-
-    Raises:
-        ValueError: for an unknown `method`.
-    """
-    if x.shape[1:3] == (size, size):
-        return x
-    if method not in ("bilinear", "nearest"):
-        raise ValueError(f"resize method {method!r}: expected 'bilinear' or 'nearest'")
-    height, width = x.shape[1:3]
-    if height == width and height % size == 0:
-        return area_reduce(x, height // size)
-    if height == width and size % height == 0 and method == "bilinear":
-        return enlarge(x, size // height)
-    shape = (x.shape[0], size, size, x.shape[-1])
-    return jax.image.resize(x, shape, method)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def enlarge(x: jax.Array, factor: int) -> jax.Array:
-    """Returns [N, factor H, factor W, C]: `x` [N, H, W, C] interpolated between pixels' centres.
-
-    Bilinear as `jax.image.resize`, which multiplies with a matrix, most of whose entries are zero.
-    For the gradient that is the faster way: JAX's own of what is done here is many slow sums.
-    """
-    odd = factor % 2
-    share = ((jnp.arange(factor) + 0.5 * (1 - odd)) / factor).astype(x.dtype)
-    for axis in (2, 1):
-        length = x.shape[axis]
-        padded = jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)], mode="edge")
-        near, far = (
-            jnp.expand_dims(jax.lax.slice_in_dim(padded, i, i + length + 1, axis=axis), axis + 1)
-            for i in (0, 1)
-        )
-        between = near + (far - near) * share.reshape(-1, *[1] * (x.ndim - 1 - axis))
-        whole = between.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
-        start = (factor + odd) // 2
-        x = jax.lax.slice_in_dim(whole, start, start + factor * length, axis=axis)
-    return x
-
-
-def _enlarge_forward(x, factor):
-    return enlarge(x, factor), None
-
-
-def _enlarge_backward(factor, _, gradient):
-    batch, height, width, channels = gradient.shape
-    small = jax.ShapeDtypeStruct(
-        (batch, height // factor, width // factor, channels), gradient.dtype
-    )
-    resize = partial(jax.image.resize, shape=gradient.shape, method="bilinear")
-    return jax.linear_transpose(resize, small)(gradient)
-
-
-enlarge.defvjp(_enlarge_forward, _enlarge_backward)
-
-
-def area_reduce(x: jax.Array, factor: int) -> jax.Array:
-    """Returns [N, H / factor, W / factor, C]: means over square cells of `x` [N, H, W, C]."""
-    if factor == 1:
-        return x
-    batch, height, width, channels = x.shape
-    cells = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
-    return cells.mean((2, 4))
 
 
 def smooth(x: jax.Array) -> jax.Array:
@@ -306,20 +218,3 @@ def modulated_dense(x: jax.Array, kernel: jax.Array, style: jax.Array) -> jax.Ar
         style: [N, C].
     """
     return jnp.einsum("nhwc,ncf->nhwf", x, (style[..., None] * kernel).astype(x.dtype))
-
-
-def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
-    """Returns [N, H / factor, W / factor, factor^2 C]: square cells of `x` as channels."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height // factor, width // factor, factor**2 * channels)
-
-
-def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
-    """Returns [N, factor H, factor W, C]: the inverse of `space_to_depth`."""
-    batch, height, width, channels = x.shape
-    channels //= factor**2
-    x = x.reshape(batch, height, width, factor, factor, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, factor * height, factor * width, channels)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from repgan_jax import ops, synthesize
+from repgan_jax import resampling, synthesize
 from repgan_jax.generator import Generator
 from repgan_jax.perceptual import Perceptual
 
@@ -165,7 +165,7 @@ def autocorrelation(noise: jax.Array) -> jax.Array:
             total += jnp.square((noise * jnp.roll(noise, 1, axis)).mean())
         if len(noise) <= 8:
             return total
-        noise = ops.area_reduce(noise[None, ..., None], 2)[0, ..., 0]
+        noise = resampling.area_reduce(noise[None, ..., None], 2)[0, ..., 0]
 
 
 def draw_latents(generator: Generator, key: jax.Array, count: int) -> jax.Array:
@@ -215,7 +215,8 @@ def _step(
 
     def loss_fn(params):
         picture = _render(generator, params["w"] + latent_noise, params["noise"])
-        lpips, mse = _differences(perceptual, ops.resize(picture, settings.size), photo, features)
+        picture = resampling.resize(picture, settings.size)
+        lpips, mse = _differences(perceptual, picture, photo, features)
         regularisation = sum(map(autocorrelation, params["noise"].values()))
         return (
             lpips
@@ -244,7 +245,8 @@ def judge(settings: Settings, fixed: Fixed, state: State, photo: jax.Array) -> P
     w, noise = state.params["w"], state.params["noise"]
     picture = jnp.clip(_render(generator, w, noise), -1, 1)
     features = perceptual.features(photo[None])
-    lpips, mse = _differences(perceptual, ops.resize(picture, settings.size), photo, features)
+    resized = resampling.resize(picture, settings.size)
+    lpips, mse = _differences(perceptual, resized, photo, features)
     return Projection(
         w=jnp.broadcast_to(w, (generator.num_layers, generator.w_dim)),
         noise=noise,
@@ -261,7 +263,7 @@ def choose(settings: Settings, replicated: tuple[Fixed, jax.Array], photos: jax.
     """Returns w [N, D]: for each of `photos` [N, S, S, 3] the best of the candidates [n, D]."""
     (generator, perceptual, _, _), candidates = replicated
     pictures = jax.lax.map(
-        lambda w: ops.resize(_render(generator, w[None], {}), settings.size), candidates
+        lambda w: resampling.resize(_render(generator, w[None], {}), settings.size), candidates
     )
 
     def best(photo):

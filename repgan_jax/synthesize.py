@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops, segment
+from repgan_jax import resampling, segment
 from repgan_jax import taps as taps_lib
 from repgan_jax.generator import Generator
 
@@ -100,9 +100,10 @@ def make_sampler(
         image, taps = generator.synthesis(w, noise=maps)
         chosen = taps_lib.choose(taps, names, head.size)
         mean, disagreement = segment.head_probabilities(head, heads, chosen)
-        soft = ops.area_reduce(mean, head.size // soft_size)[0]
+        image = resampling.area_reduce(image, generator.resolution // picture_size)
+        soft = resampling.area_reduce(mean, head.size // soft_size)[0]
         return {
-            "image": to_uint8(ops.area_reduce(image, generator.resolution // picture_size))[0],
+            "image": to_uint8(image)[0],
             "soft": (jnp.round(255 * soft) if soft_type == "uint8" else soft).astype(soft_type),
             "mask": mean[0].argmax(-1).astype(jnp.uint8),
             "confidence": mean.max(-1).mean(),

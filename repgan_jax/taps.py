@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops
+from repgan_jax import resampling
 from repgan_jax.errors import UserError
 
 Taps = Mapping[str, jax.Array]
@@ -36,7 +36,8 @@ def choose(taps: Taps, names: Sequence[str], size: int) -> dict[str, jax.Array]:
     Averaging commutes with the 1x1 convolution that follows, and leaves less to convolve and keep.
     """
     return {
-        name: ops.area_reduce(taps[name], max(1, taps[name].shape[1] // size)) for name in names
+        name: resampling.area_reduce(taps[name], max(1, taps[name].shape[1] // size))
+        for name in names
     }
 
 
@@ -66,4 +67,4 @@ def project_and_sum(
         projected = taps[name] @ kernel
         level = projected.shape[1]
         levels[level] = levels[level] + projected if level in levels else projected
-    return sum(ops.resize(level, size, method=method) for level in levels.values())
+    return sum(resampling.resize(level, size, method=method) for level in levels.values())

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from converters import mobilestylegan, stylegan2, torch_file
-from repgan_jax import main, ops, parallel
+from repgan_jax import main, parallel, resampling
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import checkpoint, images
@@ -66,7 +66,7 @@ def stacked() -> Callable[[], contextlib.AbstractContextManager]:
             return call(*args, **kwargs)
         params, stats, (taps,) = layer.variables["params"], layer.variables["stats"], args
         stack = [
-            ops.resize(tap / stats[name], layer.size, method=layer.resize)
+            resampling.resize(tap / stats[name], layer.size, method=layer.resize)
             for name, tap in taps.items()
         ]
         kernel = jnp.concatenate([params[f"kernel_{name}"] for name in taps])

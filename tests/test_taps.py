@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from repgan_jax import ops, taps
+from repgan_jax import resampling, taps
 from repgan_jax.errors import UserError
 
 AVAILABLE = ("conv_00_4", "conv_01_8", "conv_02_8", "conv_03_16", "conv_04_16")
@@ -56,7 +56,7 @@ def test_projecting_first_equals_projecting_the_stack(method, size):
         name: jax.random.normal(jax.random.key(9 + i), (tap.shape[-1], 7))
         for i, (name, tap) in enumerate(given.items())
     }
-    resized = [ops.resize(tap, size, method=method) for tap in given.values()]
+    resized = [resampling.resize(tap, size, method=method) for tap in given.values()]
     stack = np.concatenate(resized, -1)
     expected = stack @ np.concatenate(list(kernels.values()))
     found = taps.project_and_sum(given, kernels, size, method=method)

@@ -67,7 +67,7 @@ class MLPHead(nn.Module):
 
 
 class DilatedConv(nn.Module):
-    """3x3 convolution whose taps are `dilation` pixels apart; see `ops.dilated_conv`."""
+    """3x3 convolution whose taps are `dilation` pixels apart, zero padded."""
 
     features: int
     dilation: int
@@ -78,7 +78,7 @@ class DilatedConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return ops.dilated_conv(x, kernel, self.dilation) + bias
+        return ops.conv(x, kernel, 1, self.dilation, self.dilation) + bias
 
 
 class CNNHead(nn.Module):

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops
+from repgan_jax import ops, resampling
 from repgan_jax.models.stylegan2 import build_mapping, noise_map
 
 
@@ -109,7 +109,7 @@ class Synthesis(nn.Module):
         taps, layer = {f"conv_00_{size}": x}, 1
         for block, (size, channels) in enumerate(levels):
             style = Style(x.shape[-1], name=f"up_{block:02d}")(w[:, layer]).astype(self.dtype)
-            x = ops.inverse_haar(x * style[:, None, None, :])
+            x = resampling.inverse_haar(x * style[:, None, None, :])
             for index in (2 * block + 1, 2 * block + 2):
                 layer += 1
                 name = f"conv_{index:02d}"
@@ -121,4 +121,4 @@ class Synthesis(nn.Module):
         kernel = self.param("kernel_rgb", nn.initializers.normal(1.0), (x.shape[-1], 12))
         x = ops.modulated_dense(x, kernel, style)
         x = x.astype(jnp.float32) + self.param("bias_rgb", nn.initializers.zeros, (12,))
-        return ops.inverse_haar(x), taps
+        return resampling.inverse_haar(x), taps

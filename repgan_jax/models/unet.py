@@ -6,7 +6,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops
+from repgan_jax import ops, resampling
+
+
+class Conv(nn.Module):
+    """3x3 convolution, zero padded, without bias, or 1x1 convolution with bias; see `ops.conv`."""
+
+    features: int
+    side: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [N, H, W, features] for `x` [N, H, W, C]."""
+        shape = (self.side, self.side, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        if self.side == 3:
+            return ops.conv(x, kernel, 1, 1)
+        return x @ kernel[0, 0] + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class Block(nn.Module):
@@ -18,7 +34,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
         """Returns [N, H, W, features] for `x` [N, H, W, C]; see `UNet`."""
         for _ in range(2):
-            x = nn.Conv(self.features, (3, 3), use_bias=False)(x)
+            x = Conv(self.features)(x)
             # batch statistics learn several times faster here than group statistics
             norm = nn.BatchNorm(use_running_average=not train, momentum=0.95, axis_name=axis_name)
             x = nn.relu(norm(x))
@@ -56,7 +72,7 @@ class UNet(nn.Module):
             axis_name: of the devices over which the batch is spread, in training.
         """
         options = {"train": train, "axis_name": axis_name}
-        x, skips = ops.space_to_depth(pictures, self.patch), []
+        x, skips = resampling.space_to_depth(pictures, self.patch), []
         *fine, coarse = self.widths
         for features in fine:
             x = Block(features)(x, **options)
@@ -64,11 +80,10 @@ class UNet(nn.Module):
             x = _halve(x)
         x = Block(coarse)(x, **options)
         for features, skip in zip(reversed(fine), reversed(skips), strict=True):
-            x = nn.Conv(features, (1, 1))(x)  # narrow first: cheaper than after doubling
-            x = jax.image.resize(x, (*skip.shape[:3], features), "bilinear")
+            x = resampling.enlarge(Conv(features, 1)(x), 2)
             x = Block(features)(jnp.concatenate([x, skip], -1), **options)
-        logits = nn.Conv(self.num_classes * self.patch**2, (1, 1))(x)
-        return ops.depth_to_space(logits, self.patch)
+        logits = Conv(self.num_classes * self.patch**2, 1)(x)
+        return resampling.depth_to_space(logits, self.patch)
 
 
 def _halve(x):

@@ -30,7 +30,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Trains the network and keeps the weights that did best on held-out generated pictures.
 
     Raises:
-        UserError: settings that do not fit the dataset or the devices.
+        UserError: settings that do not fit the dataset or the devices, or that diverge.
     """
     common.expect_positive(
         config, "autoshot.steps", "autoshot.batch_size", "autoshot.eval_every", "autoshot.patch"
@@ -158,6 +158,11 @@ def _advance(
         while len(unread) > 1 or (unread and (due or stop)):
             found = unread.pop(0)
             loss, stop = loss + float(found["loss"]), stop or float(found["stop"]) > 0
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"config.autoshot.learning_rate: {options.learning_rate:g} is too high, the "
+                    f"loss became {loss} by step {step}; expected a lower one"
+                )
         if due or stop:
             yield step, state, loss, stop
         if stop:

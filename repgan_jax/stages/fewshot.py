@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import distributed, ops, segment, synthesize
+from repgan_jax import distributed, resampling, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
@@ -169,7 +169,7 @@ def read_activations(
     @jax.jit
     def activations(generator: Generator, w: jax.Array, noise: Mapping[str, jax.Array]):
         image, taps = generator.with_noise(noise).synthesis(w)
-        picture = synthesize.to_uint8(ops.area_reduce(image, factor))
+        picture = synthesize.to_uint8(resampling.area_reduce(image, factor))
         return picture, taps_lib.choose(taps, names, config.label_size)
 
     found = [

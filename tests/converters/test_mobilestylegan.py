@@ -12,7 +12,7 @@ import pytest
 from converters import mobilestylegan
 from converters.command import run
 from repgan_jax import generator as generator_lib
-from repgan_jax import ops
+from repgan_jax import resampling
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 
@@ -28,7 +28,7 @@ def test_parity_with_the_original(face_generator):
     for i, w in enumerate(golden["w"]):
         picture = draw(face_generator, w[None])
         assert picture.shape == (1, 1024, 1024, 3)
-        cells = ops.area_reduce(picture, 8)[0].transpose(2, 0, 1)
+        cells = resampling.area_reduce(picture, 8)[0].transpose(2, 0, 1)
         crop = picture[0, row : row + 128, column : column + 128].transpose(2, 0, 1)
         # pictures span 2; float32 over 16 convolutions of up to 4,608 products
         np.testing.assert_allclose(cells, golden["image_area8"][i], atol=5e-4)

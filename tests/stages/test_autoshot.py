@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -69,3 +70,13 @@ def test_curve_forgets_what_will_be_made_again(tmp_path):
     again = autoshot.Curve(tmp_path / "curve.jsonl", 4)
     assert [row["step"] for row in again.rows] == [2, 2, 4, 4]
     assert again.best() == 0.4
+
+
+def test_training_that_diverges_ends_there(tiny_run, tmp_path):
+    for stage in ("fewshot", "generate"):
+        shutil.copytree(tiny_run.workdir / stage, tmp_path / "run" / stage)
+    fields = {"stages": "autoshot", "autoshot__learning_rate": 1e30}
+    code, _, err = tiny_run.run(tmp_path / "run", **fields)
+    assert code == 2
+    assert "error: config.autoshot.learning_rate: 1e+30 is too high, the loss became nan" in err
+    assert not (tmp_path / "run/autoshot/best").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import repgan_jax
-from repgan_jax import ops
+from repgan_jax import resampling
 from repgan_jax.generator import Generator
 from repgan_jax.io import dataset, images
 
@@ -32,7 +32,7 @@ def test_latent_makes_the_picture(tiny_run, records):
     generator = repgan_jax.load_generator(tiny_run.generator)
     w = jnp.stack([record["latent"] for record in records[3:6]])
     pictures, _ = jax.jit(Generator.synthesis)(generator, w)
-    made = images.to_uint8(ops.area_reduce(pictures, 2))
+    made = images.to_uint8(resampling.area_reduce(pictures, 2))
     stored = np.stack([record["image"] for record in records[3:6]])
     assert np.abs(made.astype(int) - stored).max() <= 1  # a value between two may fall to either
 

@@ -1,11 +1,11 @@
-"""Wavelet, depthwise filter and resizing against slow NumPy."""
+"""Wavelet, resizing and cells against slow NumPy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repgan_jax import ops
+from repgan_jax import resampling
 
 
 def random(seed, *shape):
@@ -24,26 +24,8 @@ def test_inverse_haar_undoes_the_transform():
     picture = random(0, 2, 6, 10, 3)
     means, details = haar(picture)
     details = details.reshape(*means.shape[:3], -1)
-    restored = ops.inverse_haar(jnp.concatenate([means, details], -1))
+    restored = resampling.inverse_haar(jnp.concatenate([means, details], -1))
     np.testing.assert_allclose(restored, picture, atol=1e-6)  # sums of four
-
-
-@pytest.mark.parametrize("filters", [1, 2])
-def test_depthwise3x3_is_a_grouped_convolution(filters):
-    x, kernels = random(1, 2, 5, 7, 4), random(2, filters, 3, 3, 4)
-    expected = [
-        jax.lax.conv_general_dilated(
-            x[n : n + 1],
-            kernels[n % filters, :, :, None],
-            (1, 1),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=4,
-        )[0]
-        for n in range(2)
-    ]
-    found = ops.depthwise3x3(x, kernels)
-    np.testing.assert_allclose(found, expected, atol=5e-6)  # sums of nine products
 
 
 def bilinear_matrix(source, target):
@@ -61,19 +43,20 @@ def test_bilinear_enlarging(size):
     x = random(3, 2, 4, 4, 3)
     matrix = bilinear_matrix(4, size)
     expected = np.einsum("ih,jw,nhwc->nijc", matrix, matrix, x)
-    np.testing.assert_allclose(ops.resize(x, size), expected, atol=2e-6)  # sums of four products
+    found = resampling.resize(x, size)
+    np.testing.assert_allclose(found, expected, atol=2e-6)  # sums of four products
 
 
 def test_nearest_enlarging_repeats():
     x = random(4, 2, 4, 4, 3)
-    found = ops.resize(x, 12, method="nearest")
+    found = resampling.resize(x, 12, method="nearest")
     np.testing.assert_array_equal(found, x.repeat(3, 1).repeat(3, 2))
 
 
 @pytest.mark.parametrize("method", ["bilinear", "nearest"])
 def test_reducing_by_a_whole_factor_averages_cells(method):
     x = random(5, 2, 12, 12, 3)
-    found = ops.resize(x, 4, method=method)
+    found = resampling.resize(x, 4, method=method)
     for i in range(4):
         for j in range(4):
             cell = x[:, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3].mean((1, 2))
@@ -82,11 +65,22 @@ def test_reducing_by_a_whole_factor_averages_cells(method):
 
 def test_resize_refuses_an_unknown_method():
     with pytest.raises(ValueError, match="cubic.*expected 'bilinear' or 'nearest'"):
-        ops.resize(jnp.zeros((1, 2, 2, 1)), 4, method="cubic")
+        resampling.resize(jnp.zeros((1, 2, 2, 1)), 4, method="cubic")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+def test_enlarge_is_bilinear(factor):
+    x = random(8, 2, 5, 4, 3)
+    shape = (2, 5 * factor, 4 * factor, 3)
+    expected, pull = jax.vjp(lambda x: jax.image.resize(x, shape, "bilinear"), x)
+    found, own = jax.vjp(lambda x: resampling.enlarge(x, factor), x)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    gradient = random(9, *shape)
+    np.testing.assert_allclose(own(gradient)[0], pull(gradient)[0], atol=1e-5)
 
 
 def test_space_to_depth_moves_each_cell_into_channels():
     x = random(6, 2, 6, 4, 3)
-    deep = ops.space_to_depth(x, 2)
+    deep = resampling.space_to_depth(x, 2)
     np.testing.assert_array_equal(deep[1, 2, 1], x[1, 4:6, 2:4].ravel())  # row by row
-    np.testing.assert_array_equal(ops.depth_to_space(deep, 2), x)
+    np.testing.assert_array_equal(resampling.depth_to_space(deep, 2), x)
