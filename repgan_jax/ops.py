@@ -10,9 +10,13 @@ import jax
 import jax.numpy as jnp
 
 
-def leaky_relu(x: jax.Array, *, slope: float = 0.2) -> jax.Array:
-    """Returns `x` [...] where positive, `slope` times `x` elsewhere."""
-    return jnp.where(x >= 0, x, slope * x)
+def leaky_relu(x: jax.Array, *, slope: float = 0.2, gain: float = 1.0) -> jax.Array:
+    """Returns `gain` times `x` [...] where positive, `gain * slope` times `x` elsewhere.
+
+    The gain afterwards would cost a pass: XLA on CPU makes it a part of products that follow, for
+    which it writes the factor out for every activation.
+    """
+    return jnp.where(x >= 0, gain * x, gain * slope * x)
 
 
 def pixel_norm(x: jax.Array, *, epsilon: float = 1e-8) -> jax.Array:
@@ -87,8 +91,9 @@ def _kernel_gradient(x, gradient, *, sides, padding, dilation):
     """
     (batch, height, width, features), (tall, wide, channels) = gradient.shape, x.shape[1:]
     gradient = jnp.pad(gradient, [(0, 0)] * 3 + [(0, max(0, 32 - features))])  # fewer are slower
-    most = 2**18 // (width * (channels + gradient.shape[-1]))  # both in a MiB, for the cache
-    rows = max(r for r in range(1, height + 1) if height % r == 0 and r <= max(1, most))
+    # measured: a thousand pixels, or more where both bands still fit into a MiB of cache
+    pixels = max(1024, 2**18 // (channels + gradient.shape[-1]))
+    rows = max(r for r in range(1, height + 1) if height % r == 0 and r * width <= pixels or r == 1)
     needed = rows + dilation * (sides[0] - 1)
     taken = min(needed, tall)
 

@@ -93,7 +93,7 @@ class Mapping(nn.Module):
             x = jnp.concatenate([x, ops.pixel_norm(embedded)], -1)
         for i in range(self.num_layers):
             dense = Dense(self.width, rate=MAPPING_RATE, name=f"dense_{i}")
-            x = _GAIN * ops.leaky_relu(dense(x))
+            x = ops.leaky_relu(dense(x), gain=_GAIN)
         return x
 
 
@@ -115,7 +115,7 @@ class StyledConv(nn.Module):
         x = ops.modulated_conv(x, kernel, style, up=self.up)
         stored = self.variable("noise", "map", jnp.zeros, x.shape[1:3]).value
         x = x + noise_map(self, noise, stored, strength, x.shape).astype(x.dtype)
-        return _clamp(_GAIN * ops.leaky_relu(x + bias.astype(x.dtype)), self.clamp)
+        return _clamp(ops.leaky_relu(x + bias.astype(x.dtype), gain=_GAIN), self.clamp)
 
 
 class ToRGB(nn.Module):
