@@ -109,9 +109,9 @@ def _kernel_gradient(x, gradient, *, sides, padding, dilation):
             seen.transpose(2, 0, 1)[..., None], band[0, :, :, None], borders, stride=dilation
         )
 
-    total = jnp.zeros((channels, *sides, gradient.shape[-1]), x.dtype)
+    total = jnp.zeros((channels, *sides, gradient.shape[-1]), jnp.float32)
     total = jax.lax.fori_loop(0, batch * height // rows, add, total)
-    return total[..., :features].transpose(1, 2, 0, 3)
+    return total[..., :features].transpose(1, 2, 0, 3).astype(x.dtype)
 
 
 conv.defvjp(_conv_forward, _conv_backward)
