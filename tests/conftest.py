@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import os
 import subprocess
@@ -100,12 +101,14 @@ def face_generator(request) -> Generator:
     folder = Path(os.environ.get("REPGAN_WEIGHTS", ROOT / "weights" / "face"))
     if not folder.exists():
         folder = request.config.cache.mkdir("weights") / f"face_{checkpoint.FORMAT}"
-    if not folder.exists():
-        try:
-            converted = mobilestylegan.convert(mobilestylegan.read_wheel())
-        except UserError as error:
-            pytest.skip(f"needs weights/face: {error}")
-        checkpoint.write_generator(folder, *converted)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests of another process may want it, too
+            if not folder.exists():
+                try:
+                    converted = mobilestylegan.convert(mobilestylegan.read_wheel())
+                except UserError as error:
+                    pytest.skip(f"needs weights/face: {error}")
+                checkpoint.write_generator(folder, *converted)
     return load_generator(folder)
 
 

@@ -121,7 +121,7 @@ def test_the_folded_layer_costs_an_eighth_of_the_stacked_one_at_most(taps, stack
 
 
 def test_what_is_not_used_is_not_computed(generator):
-    names, rgb = generator.tap_names, f"{SIZE},3]"  # the shape of a picture, to its end
+    names, rgb = generator.tap_names, f"[1,{SIZE},{SIZE},3]"
     finest = compiled(lambda g, w: g.synthesis(w)[1][names[-1]], generator, W)
     both = compiled(lambda g, w: g.synthesis(w), generator, W)
     assert rgb in both.as_text() and rgb not in finest.as_text()

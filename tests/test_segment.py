@@ -1,5 +1,6 @@
 """Fitting and ensembling heads, and the training step of the stand-alone network."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -229,6 +230,27 @@ def train():
         states.append(jax.tree.map(np.array, state))  # a copy: the next step donates it
         losses.append(float(metrics["loss"]))
     return (states[0], states[1], states[-1]), losses
+
+
+class Steep(nn.Module):
+    """Logits that are finite where their gradient is not."""
+
+    @nn.compact
+    def __call__(self, pictures, *, train=False, axis_name=None):
+        self.variable("batch_stats", "mean", jnp.zeros, ())
+        return pictures[..., :2] * jnp.sqrt(self.param("slope", nn.initializers.zeros, (2,)))
+
+
+def test_a_gradient_that_is_no_number_shows_in_the_loss():
+    network, optimizer = Steep(), optax.sgd(0.1)
+    step = segment.make_train_step(
+        network, optimizer, seed=0, settings=SETTINGS, decay=0.5, class_weights=jnp.ones(2)
+    )
+    state = parallel.replicate(segment.init_state(jax.random.key(0), network, 16, optimizer))
+    image = np.arange(8 * 16 * 16 * 3, dtype=np.uint8).reshape(8, 16, 16, 3)
+    batch = {"image": image, "targets": np.full((8, 16, 16, 2), 0.5, np.float32)}
+    batch |= {"position": np.arange(8), "stop": np.zeros(8, np.float32)}
+    assert np.isnan(parallel.spread_step(step)(state, batch)[1]["loss"])
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,8 @@ class DilatedConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return ops.conv(x, kernel, 1, self.dilation, self.dilation) + bias
+        options = {"padding": self.dilation, "dilation": self.dilation, "spread": len(x) > 1}
+        return ops.conv(x, kernel, **options) + bias
 
 
 class CNNHead(nn.Module):

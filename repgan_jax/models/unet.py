@@ -21,7 +21,7 @@ class Conv(nn.Module):
         shape = (self.side, self.side, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         if self.side == 3:
-            return ops.conv(x, kernel, 1, 1)
+            return ops.conv(x, kernel, padding=1)
         return x @ kernel[0, 0] + self.param("bias", nn.initializers.zeros, (self.features,))
 
 

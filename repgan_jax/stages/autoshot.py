@@ -159,9 +159,10 @@ def _advance(
             found = unread.pop(0)
             loss, stop = loss + float(found["loss"]), stop or float(found["stop"]) > 0
             if not math.isfinite(loss):
+                distributed.wait()  # all find it at the same step, and say so
                 raise UserError(
-                    f"config.autoshot.learning_rate: {options.learning_rate:g} is too high, the "
-                    f"loss became {loss} by step {step}; expected a lower one"
+                    f"autoshot: the loss became {loss} by step {step}; try a lower "
+                    f"config.autoshot.learning_rate than {options.learning_rate:g}"
                 )
         if due or stop:
             yield step, state, loss, stop

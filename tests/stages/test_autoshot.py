@@ -78,5 +78,6 @@ def test_training_that_diverges_ends_there(tiny_run, tmp_path):
     fields = {"stages": "autoshot", "autoshot__learning_rate": 1e30}
     code, _, err = tiny_run.run(tmp_path / "run", **fields)
     assert code == 2
-    assert "error: config.autoshot.learning_rate: 1e+30 is too high, the loss became nan" in err
+    assert "error: autoshot: the loss became nan by step" in err
+    assert "try a lower config.autoshot.learning_rate than 1e+30\n" in err
     assert not (tmp_path / "run/autoshot/best").exists()
