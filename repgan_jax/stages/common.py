@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from repgan_jax import distributed, generator, parallel
 from repgan_jax.errors import UserError
@@ -153,8 +152,10 @@ def load_generator(config: ConfigDict) -> generator.Generator:
     return generator.load_generator(config.generator, dtype=jnp.dtype(config.dtype))
 
 
-def board(workdir: Path, name: str) -> SummaryWriter:
-    """Returns a writer of TensorBoard scalars and pictures for the stage `name`."""
+def board(workdir: Path, name: str) -> Any:
+    """Returns a `SummaryWriter` of TensorBoard scalars and pictures for the stage `name`."""
+    from tensorboardX import SummaryWriter  # imports PyTorch where that is installed: a second
+
     return SummaryWriter(str(workdir / "tensorboard" / name), write_to_disk=True)
 
 
