@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python
 # instead of given back, it costs less: a picture of 1024 px takes two thirds of the time. glibc
 # reads this when a process starts.
 KEPT := glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:$(KEPT)
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:$(KEPT)
 
 # CelebAMask-HQ (images/, masks/), where it is at hand: the demo is then evaluated on it.
 export CELEBAMASK_HQ ?= $(firstword $(wildcard data/celebamask_hq ../shared/data/celebamask_hq))
@@ -28,6 +28,9 @@ test: $(VENV)/installed-$(EXTRAS)
 	$(RUN) -m pytest --cov --numprocesses=2 --dist=loadfile  # a test uses little more than a core
 
 ## Times and memory beside PyTorch and OpenVINO, into docs/performance.md: a quarter of an hour.
+# For one program at a time: all threads keep memory together, which commands of several would not
+# give back.
+bench: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
 bench: $(VENV)/installed-bench weights/face
 	$(RUN) -m benchmarks.performance --write
 
