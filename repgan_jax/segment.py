@@ -274,7 +274,7 @@ def make_train_step(
         (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         means = loss, batch["stop"].mean(), grads
         loss, stop, grads = jax.lax.pmean(means, parallel.AXIS)
-        loss = jnp.where(jnp.isfinite(optax.tree.norm(grads)), loss, jnp.nan)
+        loss = jnp.where(jnp.isfinite(optax.tree.norm(grads)), loss, jnp.nan)  # shows both
         updates, moments = optimizer.update(grads, state.moments, state.params)
         params = optax.apply_updates(state.params, updates)
         rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))  # short memory at first

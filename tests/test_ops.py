@@ -155,8 +155,8 @@ def test_conv_has_the_gradients_of_jaxs_own(shape, options, size):
     np.testing.assert_array_equal(found, expected)
     gradient = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
     for one, other in zip(jax.jit(own)(gradient), pull(gradient), strict=True):
-        # float32 sums of up to 92160 products
-        np.testing.assert_allclose(one, other, atol=1e-5 * float(jnp.abs(other).max()))
+        # float32 sums of up to 605 products; those of 92160 reach a thousand
+        np.testing.assert_allclose(one, other, atol=2e-4 if size == (14, 17) else 2e-3)
 
 
 def test_the_gradient_to_a_kernel_adds_up_in_float32():
