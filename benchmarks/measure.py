@@ -14,7 +14,7 @@ Figures = dict[str, float]
 
 
 class Laps:
-    """Takes the time from call to call of `mark`; the first lap is a warm-up."""
+    """Takes the time from call to call of `mark`; what comes before the first is a warm-up."""
 
     def __init__(self) -> None:
         self._laps, self._since = [], None
@@ -37,7 +37,7 @@ class Laps:
             Medians over laps, "cpu_s" of the process and "wall_s"; "peak_gib", the most memory that
             the process has taken so far.
         """
-        columns = zip(*self._laps[-RUNS:], strict=True)
+        columns = zip(*self._laps, strict=True)
         cpu, wall = (statistics.median(column) / units for column in columns)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         return {"cpu_s": cpu, "wall_s": wall, "peak_gib": peak}
@@ -48,10 +48,14 @@ def measure(call: Callable[[], Any], units: int = 1) -> Figures:
     return alternate([call], units)[0]
 
 
-def alternate(calls: Sequence[Callable[[], Any]], units: int = 1) -> list[Figures]:
+def alternate(
+    calls: Sequence[Callable[[], Any]], units: int = 1, runs: int = RUNS
+) -> list[Figures]:
     """Returns what each of `calls` costs, taken in turn, so that the machine's moods hit all."""
     laps = [Laps() for _ in calls]
-    for _ in range(RUNS + 1):
+    for call in calls:
+        call()  # compiles, and takes memory
+    for _ in range(runs):
         for call, own in zip(calls, laps, strict=True):
             own.start()
             call()

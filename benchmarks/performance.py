@@ -3,8 +3,9 @@
     python -m benchmarks.performance [--torch-python=PATH] [--only=TEXT] [--write]
 
 One JSON line a measurement, each in a process of its own on all cores; then the table, which
-`--write` puts into docs/performance.md. PATH is a Python with torch and openvino, by default this
-one; what it lacks is left out. Everything takes a quarter of an hour on two cores.
+`--write` puts into docs/performance.md: with `--only`, in the place of the rows that it has there.
+PATH is a Python with torch and openvino, by default this one; what it lacks is left out. Everything
+takes a quarter of an hour on two cores.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import measure, pipeline
@@ -157,11 +158,28 @@ def main() -> None:
         lines = list(compare(Bench(options.torch_python, Path(folder)), options.only))
         if not options.only:
             lines += ["", *pipeline.lines(Path(folder))]
-    text = "\n".join([f"{machine()}.", "", *lines, ""])
-    print(text)
+    print("\n".join([f"{machine()}.", "", *lines, ""]))
     if options.write:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
+        write(lines, whole=not options.only)
+
+
+def write(lines: Sequence[str], *, whole: bool) -> None:
+    """Puts the tables, or rows of the first one, into `PAGE`.
+
+    Raises:
+        SystemExit: the rows are not from the machine of the others.
+    """
+    before, rest = PAGE.read_text().split(BEGIN)
+    tables, after = rest.split(END)
+    if whole:
+        tables = "\n".join([f"\n{machine()}.", "", *lines, "\n"])
+    elif f"{machine()}." not in tables.splitlines():
+        raise SystemExit(f"{PAGE}: its other rows are from another machine; measure them all")
+    else:
+        measured = {line.split("|")[1]: line for line in lines[2:]}  # below the head
+        rows = [measured.get(row[1:].split("|")[0], row) for row in tables.split("\n")]
+        tables = "\n".join(rows)
+    PAGE.write_text(before + BEGIN + tables + END + after)
 
 
 if __name__ == "__main__":

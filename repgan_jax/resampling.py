@@ -3,6 +3,7 @@
 Everything is NHWC.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -30,6 +31,27 @@ def resize(x: jax.Array, size: int, *, method: str = "bilinear") -> jax.Array:
     return jax.image.resize(x, shape, method)
 
 
+def resize_and_sum(xs: Sequence[jax.Array], size: int, *, method: str = "bilinear") -> jax.Array:
+    """Returns [N, size, size, C]: the sum of what `resize` makes of each of `xs`, [N, h, w, C].
+
+    Sooner than one by one: see `_enlarge_and_sum`.
+    """
+    sums: dict[tuple[int, int], jax.Array] = {}
+    for x in xs:
+        shape = x.shape[1:3]
+        sums[shape] = sums[shape] + x if shape in sums else x
+    doubled = {}  # by how many pixels each of theirs becomes a side
+    for height, width in sorted(sums):
+        factor = size // height
+        exact = height == width and factor * height == size and factor & (factor - 1) == 0
+        if method == "bilinear" and exact and factor > 1:
+            doubled[factor] = sums.pop((height, width))
+    resized = [resize(x, size, method=method) for x in sums.values()]
+    if doubled:
+        resized.append(_enlarge_and_sum(tuple(doubled), tuple(doubled.values())))
+    return sum(resized)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def enlarge(x: jax.Array, factor: int) -> jax.Array:
     """Returns [N, factor H, factor W, C]: `x` [N, H, W, C] interpolated between pixels' centres.
@@ -38,18 +60,14 @@ def enlarge(x: jax.Array, factor: int) -> jax.Array:
     For the gradient that is the faster way: JAX's own of what is done here is many slow sums.
     """
     odd = factor % 2
-    share = ((jnp.arange(factor) + 0.5 * (1 - odd)) / factor).astype(x.dtype)
+    shares = ((jnp.arange(factor) + 0.5 * (1 - odd)) / factor).astype(x.dtype)
     for axis in (2, 1):
-        length = x.shape[axis]
-        padded = jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)], mode="edge")
-        near, far = (
-            jnp.expand_dims(jax.lax.slice_in_dim(padded, i, i + length + 1, axis=axis), axis + 1)
-            for i in (0, 1)
-        )
-        between = near + (far - near) * share.reshape(-1, *[1] * (x.ndim - 1 - axis))
-        whole = between.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+        length = factor * x.shape[axis]
+        shape = (*x.shape[:axis], -1, *x.shape[axis + 1 :])
+        x = jnp.expand_dims(_continue(x, axis), axis + 1)
+        x = _interpolate(x, shares.reshape(-1, *[1] * (x.ndim - 2 - axis)), axis).reshape(shape)
         start = (factor + odd) // 2
-        x = jax.lax.slice_in_dim(whole, start, start + factor * length, axis=axis)
+        x = jax.lax.slice_in_dim(x, start, start + length, axis=axis)
     return x
 
 
@@ -67,6 +85,102 @@ def _enlarge_backward(factor, _, gradient):
 
 
 enlarge.defvjp(_enlarge_forward, _enlarge_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _enlarge_and_sum(factors: Sequence[int], xs: Sequence[jax.Array]) -> jax.Array:
+    """Returns the sum of `enlarge(x, factor)`: powers of two, each once, the largest first.
+
+    An enlarged picture is linear between its pixels' centres, which are odd multiples of factor / 2
+    away from the border. So the sum of all whose factor is at least f is linear between multiples
+    of f / 2, its knots, and nothing else of it is needed to go on: exact, with less than two
+    pictures of full size to interpolate, however many there are.
+    """
+    pictures = dict(zip(factors, xs, strict=True))
+    knots, spacing = None, factors[0]
+    while spacing > 2:
+        knots = _between(knots, pictures.get(spacing), (0.0, 0.5))
+        spacing //= 2
+    return _between(knots, pictures.get(2), (0.25, 0.75))
+
+
+def _enlarge_and_sum_forward(factors, xs):
+    return _enlarge_and_sum(factors, xs), None
+
+
+def _enlarge_and_sum_backward(factors, _, gradient):
+    return (tuple(_enlarge_backward(factor, None, gradient)[0] for factor in factors),)
+
+
+_enlarge_and_sum.defvjp(_enlarge_and_sum_forward, _enlarge_and_sum_backward)
+
+
+def _between(
+    knots: jax.Array | None, x: jax.Array | None, shares: tuple[float, float]
+) -> jax.Array:
+    """Returns [N, 2h, 2w, C]: the sum of two pictures at `shares` of the way from knot to knot.
+
+    With a share of 0 the last knots are there too: [N, 2h + 1, 2w + 1, C].
+
+    Args:
+        knots: [N, h + 1, w + 1, C], a picture by its values at the knots, or None.
+        x: [N, h, w, C], pixels whose centres are halfway between, or None.
+        shares: the first below a half, the second not.
+    """
+    given = [(knots, _from_knots), (x, _from_centres)]
+    given = [(picture, rule) for picture, rule in given if picture is not None]
+    columns = [(_interleave(*rule(picture, shares, 2), 2), rule) for picture, rule in given]
+    rows = [rule(picture, shares, 1) for picture, rule in columns]
+    return _interleave(*(sum(parts) for parts in zip(*rows, strict=True)), 1)
+
+
+def _from_knots(
+    knots: jax.Array, shares: tuple[float, float], axis: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the values along `axis` at the first of `shares`, and at the second."""
+    low, high = shares
+    return _interpolate(knots, low, axis) if low else knots, _interpolate(knots, high, axis)
+
+
+def _from_centres(
+    x: jax.Array, shares: tuple[float, float], axis: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the same of `x`, pixels around centres."""
+    low, high = shares
+    x = _continue(x, axis)
+    first, second = (_interpolate(x, share, axis) for share in (low + 0.5, high - 0.5))
+    return _but_last(first, axis) if low else first, _but_first(second, axis)
+
+
+def _interleave(first: jax.Array, second: jax.Array, axis: int) -> jax.Array:
+    """Returns entries of both along `axis` in turn; `first` may have one more."""
+    count = second.shape[axis]
+    pairs = [jax.lax.slice_in_dim(first, 0, count, axis=axis), second]
+    # XLA computes again for each reader what does not end in a concatenation
+    x = jnp.stack(pairs, axis + 1).reshape(*first.shape[:axis], -1, *first.shape[axis + 1 :])
+    if first.shape[axis] == count:
+        return x
+    last = jax.lax.slice_in_dim(first, count, count + 1, axis=axis)
+    return jnp.concatenate([x, last], axis)
+
+
+def _continue(x: jax.Array, axis: int) -> jax.Array:
+    """Returns `x`, whose first and last entries along `axis` are there twice."""
+    return jnp.pad(x, [(int(i == axis),) * 2 for i in range(x.ndim)], mode="edge")
+
+
+def _but_first(x: jax.Array, axis: int) -> jax.Array:
+    return jax.lax.slice_in_dim(x, 1, x.shape[axis], axis=axis)
+
+
+def _but_last(x: jax.Array, axis: int) -> jax.Array:
+    return jax.lax.slice_in_dim(x, 0, x.shape[axis] - 1, axis=axis)
+
+
+def _interpolate(x: jax.Array, share: float | jax.Array, axis: int) -> jax.Array:
+    """Returns the values at `share` of the way from each entry along `axis` to the next."""
+    near, far = _but_last(x, axis), _but_first(x, axis)
+    return near + (far - near) * share
 
 
 def area_reduce(x: jax.Array, factor: int) -> jax.Array:

@@ -62,9 +62,5 @@ def project_and_sum(
         size: pixels a side of the result.
         method: "bilinear" or "nearest".
     """
-    levels: dict[int, jax.Array] = {}
-    for name, kernel in kernels.items():
-        projected = taps[name] @ kernel
-        level = projected.shape[1]
-        levels[level] = levels[level] + projected if level in levels else projected
-    return sum(resampling.resize(level, size, method=method) for level in levels.values())
+    projected = [taps[name] @ kernel for name, kernel in kernels.items()]
+    return resampling.resize_and_sum(projected, size, method=method)

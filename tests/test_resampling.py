@@ -79,6 +79,33 @@ def test_enlarge_is_bilinear(factor):
     np.testing.assert_allclose(own(gradient)[0], pull(gradient)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [
+        (32, (4, 8, 16, 32)),  # a generator's
+        (32, (2, 16)),  # some left out
+        (32, (1, 8)),  # the finest left out, one pixel
+        (32, (16, 32)),  # doubled alone
+        (24, (3, 12, 6)),  # in any order
+        (24, (8, 16, 24, 4)),  # three times, one and a half times, once, six times
+        (8, (8, 4, 8, 4)),  # two of one size
+    ],
+)
+def test_resize_and_sum_does_as_resizing_each(size, sides):
+    xs = [random(10 + i, 2, side, side, 3) for i, side in enumerate(sides)]
+
+    def one_by_one(xs):
+        enlarged = [jax.image.resize(x, (2, size, size, 3), "bilinear") for x in xs]
+        return sum(enlarged)
+
+    expected, pull = jax.vjp(one_by_one, xs)
+    found, own = jax.vjp(lambda xs: resampling.resize_and_sum(xs, size), xs)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    gradient = random(9, 2, size, size, 3)
+    for ours, theirs in zip(own(gradient)[0], pull(gradient)[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6 * np.abs(theirs).max())
+
+
 def test_space_to_depth_moves_each_cell_into_channels():
     x = random(6, 2, 6, 4, 3)
     deep = resampling.space_to_depth(x, 2)

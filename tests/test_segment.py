@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import base
 from repgan_jax import parallel, segment
 from repgan_jax.errors import UserError
 from repgan_jax.models import heads
@@ -48,6 +49,25 @@ def test_fitting_learns_from_few_shots(fitted):
     assert curve[-5:].mean() < 0.4 * curve[:5].mean()
     assert accuracy(variables, *make_shots()) > 0.85
     assert accuracy(variables, *make_shots(seed=5)) > 0.85  # never seen
+
+
+@pytest.mark.parametrize("name", ["cnn_s", "cnn_m", "cnn_l"])
+def test_cnns_learn_at_the_default_rate(name):
+    given = jax.random.normal(jax.random.key(0), (4, SIZE, SIZE, 1000))
+    masks = given[..., :5].argmax(-1)
+    taps = {"conv_03_16": given.at[..., :5].multiply(3.0)}
+    _, curve = segment.fit_heads(
+        jax.random.key(1),
+        heads.build(name, 5, SIZE),
+        taps,
+        masks,
+        members=1,
+        steps=40,
+        schedule=segment.learning_rate("cosine", base.get_config().fewshot.learning_rate, 40),
+        weight_decay=1e-3,
+        flip=True,
+    )
+    assert curve[-10:].mean() < 0.6 * np.log(5)  # of guessing
 
 
 def test_every_member_is_another_head(fitted):

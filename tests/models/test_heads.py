@@ -62,6 +62,19 @@ def test_receptive_field(name, reach):
     assert rows[-1] - rows[0] + 1 == min(reach, 64)
 
 
+@pytest.mark.parametrize("name", ["cnn_s", "cnn_m", "cnn_l"])
+def test_a_new_cnn_passes_on_each_pixel_by_itself_and_no_weaker(name):
+    head = heads.build(name, K, SIZE)
+    given = {"conv_03_16": jax.random.normal(jax.random.key(1), (1, SIZE, SIZE, 300))}
+    variables = head.init(jax.random.key(0), given)
+    logits = head.apply(variables, given)
+    moved = jax.tree.map(lambda x: jnp.roll(x, (3, 5), (1, 2)), given)
+    np.testing.assert_allclose(
+        head.apply(variables, moved), jnp.roll(logits, (3, 5), (1, 2)), atol=1e-5
+    )
+    assert 0.5 < float(logits.std()) < 2  # the activations' is 1
+
+
 def test_bfloat16_taps_give_float32_logits_close_to_exact_ones():
     head, taps = heads.build("mlp1", K, SIZE), make_taps()
     variables = random_variables(head, taps)
