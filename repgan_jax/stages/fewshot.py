@@ -96,7 +96,11 @@ def _like_first(*arrays: Any) -> Any:
 def _fit(
     config: ConfigDict, head: nn.Module, taps: taps_lib.Taps, labels: np.ndarray
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Returns what `segment.fit_heads` does, with the options of `config`."""
+    """Returns what `segment.fit_heads` does, with the options of `config`.
+
+    Raises:
+        UserError: in all processes, where the loss is no number any more.
+    """
     options = config.fewshot
     with (
         tqdm(
@@ -104,7 +108,7 @@ def _fit(
         ) as bar,
         distributed.collective(),
     ):
-        return segment.fit_heads(
+        variables, curve = segment.fit_heads(
             jax.random.key(config.seed),
             head,
             taps,
@@ -117,6 +121,12 @@ def _fit(
             batch_size=options.batch_size,
             progress=lambda step, loss: (bar.set_postfix(loss=loss), bar.update(step - bar.n)),
         )
+    if not np.isfinite(curve).all():
+        raise UserError(
+            f"fewshot: the loss became {curve[-1]}; try a lower config.fewshot.learning_rate than "
+            f"{options.learning_rate:g}"
+        )
+    return variables, curve
 
 
 def build_head(architecture: dict[str, Any], num_classes: int) -> nn.Module:

@@ -32,6 +32,15 @@ def test_preview_shows_the_shots_at_the_label_size(tiny_run):
     assert (guesses == masks)[known].mean() > 0.8 and guesses.max() < 3
 
 
+def test_training_that_diverges_is_no_result(tiny_run, tmp_path):
+    fields = {"stages": "fewshot", "fewshot__learning_rate": 1e30}
+    code, _, err = tiny_run.run(tmp_path / "run", **fields)
+    assert code == 2
+    assert "error: fewshot: the loss became nan; " in err
+    assert "try a lower config.fewshot.learning_rate than 1e+30\n" in err
+    assert not (tmp_path / "run/fewshot/heads").exists()
+
+
 def test_heads_are_found_again(tiny_run):
     head, taps, variables, palette = fewshot.load_heads(tiny_run.workdir)
     assert head.size == 32 and palette.names == ("background", "disc", "bright")
