@@ -70,9 +70,9 @@ class MLPHead(nn.Module):
 def _pointwise(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
     """Returns a kernel [3, 3, C, F] that is orthogonal in its centre and zero around it.
 
-    Xiao et al., "Dynamical isometry and a mean field theory of CNNs" (2018), section 3.1, with the
-    gain of leaky ReLUs. A stack of random 3x3 kernels blurs what it passes on, back as well as
-    forth; a stack of these begins as an MLP, and few-shot training needs half of the steps.
+    "Delta-orthogonal" (Xiao et al., "Dynamical isometry and a mean field theory of CNNs", 2018),
+    with the gain of leaky ReLUs. A stack of random 3x3 kernels blurs what it passes on, back as
+    well as forth; a stack of these begins as an MLP, and comes down in less than half of the steps.
     """
     centre = nn.initializers.orthogonal(2**0.5)(key, shape[2:], dtype)
     return jnp.zeros(shape, dtype).at[1, 1].set(centre)
