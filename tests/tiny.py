@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     own = ("verify", "repair", "invert", "export")
     config.stages = tuple(name for name in STAGES if name not in own)
     config.fewshot.names = ()
-    config.fewshot.learning_rate = 1e-2  # few channels, few steps
+    config.fewshot.learning_rate = 8e-3  # few channels, few steps
     config.evaluate.class_map = ConfigDict()
     config.evaluate.validation = 1
     config.evaluate.size = 48
