@@ -1,11 +1,11 @@
 """The command: python -m repgan_jax.main --config=configs/face.py [--config.FIELD=VALUE ...]."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 from absl import flags, logging
@@ -55,13 +55,17 @@ def read_config(argv: Sequence[str]) -> ConfigDict:
     try:
         stray = values(argv)[1:]
         if holder.value is not None:
-            _split_commas(holder.value)
+            _tidy(holder.value)
     except AttributeError as error:  # wraps the KeyError of an unknown field
         reason = getattr(error.args[0], "args", error.args)[0].replace("\nDid", "; did")
         raise UserError(f"unknown config field {reason}") from error
     except (flags.Error, OSError) as error:
         reason = str(error).strip().splitlines()[-1]  # a traceback may stand before it
         raise UserError(reason.removeprefix("flag ")) from error
+    except ValueError as error:  # of a name with, say, a number in it
+        raise UserError(
+            f"{str(error).split(':')[0]}; a field of that name can be set in a config file alone"
+        ) from error
     if stray:
         raise UserError(f"argument {stray[0]!r} is not understood; fields are --config.NAME=VALUE")
     if holder.value is None:
@@ -87,8 +91,7 @@ def use_all_cores(batch_size: int) -> None:
 def run(config: ConfigDict) -> None:
     """Runs the stages of `config` in their order."""
     if config.compilation_cache:
-        folder = Path(config.compilation_cache).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     todo = [(name, stages.load(name)) for name in config.stages]
     with (
@@ -97,16 +100,18 @@ def run(config: ConfigDict) -> None:
     ):
         remote.pull(generator)
         config.generator = str(generator)
-        for name, stage in todo:
-            run_stage = partial(stage.run, config, workdir)
-            shared = stages.is_shared(name, config)
-            run_stage() if shared else distributed.by_leader(run_stage)
+        parts = [(name, partial(x.check, config)) for name, x in todo if hasattr(x, "check")]
+        parts += [(name, partial(x.run, config, workdir)) for name, x in todo]
+        for name, part in parts:
+            part() if stages.is_shared(name, config) else distributed.by_leader(part)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what the command line asks for; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     logging.set_verbosity(logging.FATAL)  # Orbax logs a traceback for what it raises as well
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     if not argv or {"-h", "--help"} & set(argv):
         print(help_text())
         return 0
@@ -124,6 +129,8 @@ def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
     try:
         config = read_config(argv)
         _expect_local(config)
+        if not 0 <= config.seed < 2**32:  # what JAX's and Grain's keys can tell apart
+            raise UserError(f"config.seed: {config.seed}, expected 0 to {2**32 - 1}")
         use_all_cores(config.autoshot.batch_size)
         if config.distributed or config.cluster.address:
             distributed.start(**config.cluster)
@@ -134,6 +141,11 @@ def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
         return 0, True
     except UserError as error:
         message, code = str(error), 2
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        message, code = f'out of memory ({reason}); see "Short of memory" in README.md', 2
     except KeyboardInterrupt:
         message, code = "interrupted; the same command goes on from here", 130
     except OSError as error:
@@ -158,11 +170,13 @@ def _expect_local(config: ConfigDict, group: str = "config") -> None:
             )
 
 
-def _split_commas(config: ConfigDict) -> None:
-    """Makes ("a", "b") of ("a,b",), which is what `--config.names=a,b` is taken for."""
+def _tidy(config: ConfigDict) -> None:
+    """Does what a shell would: "~" is the home folder; `--config.names=a,b`, ("a,b",), are two."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            _split_commas(value)
+            _tidy(value)
+        elif isinstance(value, str) and value.startswith("~"):
+            config[name] = os.path.expanduser(value)
         elif isinstance(value, tuple) and any("," in str(item) for item in value):
             config[name] = tuple(part.strip() for item in value for part in item.split(","))
 

@@ -31,14 +31,16 @@ def select(available: Sequence[str], names: Sequence[str] = ()) -> tuple[str, ..
 
 
 def choose(taps: Taps, names: Sequence[str], size: int) -> dict[str, jax.Array]:
-    """Returns the taps called `names`, those finer than `size` averaged down to it.
+    """Returns the taps called `names`, those finer than `size` averaged down to it, or near it.
 
     Averaging commutes with the 1x1 convolution that follows, and leaves less to convolve and keep.
     """
-    return {
-        name: resampling.area_reduce(taps[name], max(1, taps[name].shape[1] // size))
-        for name in names
-    }
+    chosen = {}
+    for name in names:
+        side = taps[name].shape[1]
+        factor = max(d for d in range(1, max(1, side // size) + 1) if side % d == 0)
+        chosen[name] = resampling.area_reduce(taps[name], factor)
+    return chosen
 
 
 def root_mean_square(taps: Taps) -> dict[str, jax.Array]:

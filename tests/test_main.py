@@ -4,6 +4,8 @@ import errno
 import os
 import types
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import base
@@ -56,6 +58,13 @@ def test_lists_of_names(text, expected):
     assert main.read_config([CONFIG, f"--config.fewshot.names={text}"]).fewshot.names == expected
 
 
+def test_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = main.read_config([CONFIG, "--config.segment.output=~/out"])
+    assert config.segment.output == "/home/ann/out"
+    assert config.invert.cache.startswith("/home/ann/")
+
+
 def test_overrides_are_typed():
     config = main.read_config(
         [CONFIG, "--config.fewshot.steps=7", "--config.autoshot.augment.scale=0.5,2.0"]
@@ -73,6 +82,11 @@ def test_overrides_are_typed():
         ("--config.fewshot.steps=many", "--config.fewshot.steps=many: invalid literal for int"),
         ("--confi.seed=3", "Unknown command line flag 'confi.seed'"),
         ("seed=3", "argument 'seed=3' is not understood"),
+        ("--config.seed=-1", "config.seed: -1, expected 0 to 4294967295"),
+        (
+            "--config.evaluate.class_map.1=skin",
+            "'evaluate.class_map.1'; a field of that name can be set in a config file alone",
+        ),
     ],
 )
 def test_mistakes_in_the_arguments(stage, capsys, argument, message):
@@ -124,6 +138,15 @@ def test_mistakes_in_the_config_file(capsys, arguments, message):
 def test_errors_of_a_stage_end_in_one_line(stage, capsys, error, code, message):
     stage.error = error
     assert _run(capsys, "--config.stages=fewshot") == (code, f"error: {message}\n")
+
+
+def test_too_little_memory_ends_in_one_line(stage, capsys):
+    with pytest.raises(jax.errors.JaxRuntimeError) as found:
+        jnp.zeros(2**44).block_until_ready()
+    stage.error = found.value
+    code, err = _run(capsys, "--config.stages=fewshot")
+    assert code == 2 and err.startswith("error: out of memory (RESOURCE_EXHAUSTED: ")
+    assert err.count("\n") == 1 and 'see "Short of memory" in README.md' in err
 
 
 def test_bugs_keep_their_traceback(stage, capsys):

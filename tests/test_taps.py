@@ -42,6 +42,12 @@ def test_choose_averages_finer_taps_and_keeps_coarser_ones():
     np.testing.assert_allclose(found["conv_03_16"], cells, atol=1e-6)  # means of four
 
 
+@pytest.mark.parametrize(("size", "reduced"), [(3, 4), (5, 8), (9, 16), (40, 16)])
+def test_choose_keeps_what_a_size_does_not_divide(size, reduced):
+    found = taps.choose(make(), ("conv_03_16",), size)
+    assert found["conv_03_16"].shape[1:3] == (reduced, reduced)
+
+
 def test_root_mean_square_of_each_channel():
     for name, found in taps.root_mean_square(given := make()).items():
         expected = np.sqrt(np.mean(np.square(given[name]), (0, 1, 2)))

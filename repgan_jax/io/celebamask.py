@@ -77,6 +77,7 @@ def read_truth(
 def _read_fused(path: Path, ids: Mapping[str, int]) -> np.ndarray:
     """Returns int32 ids [H, W] of a PNG whose values stand for them as `ids` says; 255 stays."""
     truth = np.asarray(images.open_picture(path))
+    truth = truth.astype(np.uint8) if truth.dtype == bool else truth  # a PNG of one bit
     if truth.ndim != 2:
         raise UserError(f"{path}: a colour picture; expected a grey or palette PNG of ids")
     table = np.full(65536, -1, np.int32)  # ids of 8 or 16 bits

@@ -15,7 +15,8 @@ import orbax.checkpoint as ocp
 from repgan_jax.errors import UserError
 from repgan_jax.io.files import atomic_write
 
-_OF_A_GENERATOR = ("architecture.json", "variables", "discriminator", "samples.png")
+GENERATOR_FILES = ("architecture.json", "variables")  # what it draws with
+_OF_A_GENERATOR = (*GENERATOR_FILES, "discriminator", "samples.png")
 FORMAT = 2  # of a generator's folder; a reader refuses any other
 Tree = Mapping[str, Any]
 
@@ -123,6 +124,11 @@ def check_generator(folder: str | os.PathLike[str]) -> None:
 
 def read_generator(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns (architecture, variables) of a generator that a converter wrote."""
+    return read_architecture(folder), read_tree(Path(folder) / "variables")
+
+
+def read_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the architecture alone of a generator that a converter wrote."""
     folder = Path(folder)
     check_generator(folder)
     architecture = read_json(folder / "architecture.json")
@@ -131,7 +137,7 @@ def read_generator(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict
         raise UserError(
             f"{folder}/architecture.json: format {found}, expected {FORMAT}; convert again"
         )
-    return architecture, read_tree(folder / "variables")
+    return architecture
 
 
 class Checkpoints:

@@ -72,7 +72,11 @@ def _read_pictures(path: Path) -> list[_Picture]:
         document = json.loads(path.read_bytes())
         names = {category["id"]: str(category["name"]) for category in document["categories"]}
         pictures = {
-            image["id"]: _Picture(PureWindowsPath(image["file_name"]).stem, _size(image), [])
+            image["id"]: _Picture(
+                PureWindowsPath(image["file_name"]).stem,
+                expect_size(image["file_name"], image["height"], image["width"]),
+                [],
+            )
             for image in document["images"]
         }
         for annotation in document["annotations"]:
@@ -86,12 +90,12 @@ def _read_pictures(path: Path) -> list[_Picture]:
     return list(pictures.values())
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int]:
-    height, width = image["height"], image["width"]
+def expect_size(name: str, height: Any, width: Any) -> tuple[int, int]:
+    """Returns (height, width); raises ValueError unless picture `name` can be as large."""
     if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
-        raise ValueError(f"{image['file_name']} has the size {width}x{height}")
+        raise ValueError(f"{name} has the size {width}x{height}")
     if height * width > _MAX_PIXELS:
-        raise ValueError(f"{image['file_name']} has more than {_MAX_PIXELS} pixels")
+        raise ValueError(f"{name} has more than {_MAX_PIXELS} pixels")
     return height, width
 
 
@@ -99,7 +103,7 @@ def _draw(path: str | Path, picture: _Picture, ids: Mapping[str, int]) -> np.nda
     """Returns int32 ids [H, W]."""
     mask = np.zeros(picture.size, np.int32)
     for name, shape in picture.shapes:
-        draw = _draw_runs if isinstance(shape, Mapping) else _draw_polygons
+        draw = _draw_runs if isinstance(shape, Mapping) else draw_polygons
         try:
             mask[draw(shape, picture.size)] = ids[name]
         except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -110,8 +114,12 @@ def _draw(path: str | Path, picture: _Picture, ids: Mapping[str, int]) -> np.nda
     return mask
 
 
-def _draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """Returns bool [H, W], true in the polygons [x, y, x, y, ...] and on their outlines."""
+def draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """Returns bool [H, W], true in the polygons [x, y, x, y, ...] and on their outlines.
+
+    Raises:
+        ValueError: no polygon, or one of too few, too distant or odd numbers.
+    """
     canvas = Image.new("1", size[::-1])
     draw = ImageDraw.Draw(canvas)
     if not polygons:

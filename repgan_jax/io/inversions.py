@@ -89,7 +89,7 @@ def write_scores(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    files.atomic_write(folder / "scores.csv", text.getvalue().encode())
+    files.atomic_write(folder / "scores.csv", text.getvalue().encode(errors="surrogateescape"))
 
 
 def read_scores(folder: Path) -> list[dict[str, str]]:

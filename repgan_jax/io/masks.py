@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from repgan_jax.errors import UserError
 from repgan_jax.io import coco, images
@@ -147,6 +147,7 @@ def find_shots(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Path]
     """
     folder = Path(folder) / "images"
     pictures = {path.stem: path for path in images.find_photos(folder)}
+    names = [str(name) for name in names]  # `--config.fewshot.names=10,20` gives numbers
     for name in names:
         if name not in pictures:
             raise UserError(f"{folder}: no shot named {name!r}; there are {', '.join(pictures)}")
@@ -219,33 +220,34 @@ def _read_labelme(path: Path, palette: Palette) -> np.ndarray:
     """Returns int32 ids [H, W] drawn from the polygons of a labelme file."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        size = (document["imageWidth"], document["imageHeight"])
+        size = coco.expect_size("it", document["imageHeight"], document["imageWidth"])
         shapes = [
             (
-                shape["label"],
+                str(shape["label"]),
                 shape["shape_type"],
-                [(float(x), float(y)) for x, y in shape["points"]],
+                [float(number) for x, y in shape["points"] for number in (x, y)],
             )
             for shape in document["shapes"]
         ]
-        canvas = Image.new("L", size, 0)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: not a labelme file ({type(error).__name__}: {error}); "
             "expected imageWidth, imageHeight and shapes: save it again with labelme"
         ) from error
-    draw = ImageDraw.Draw(canvas)
+    mask = np.zeros(size, np.int32)
     ids = {name: k for k, name in enumerate(palette.names)} | {_LABELME_IGNORE: IGNORE}
     for label, kind, points in shapes:
         if label not in ids:
             raise UserError(f"{path}: unknown label {label!r}; expected {', '.join(palette.names)}")
-        if kind != "polygon" or len(points) < 3:
+        if kind != "polygon":
+            raise UserError(f"{path}: {label!r} is a {kind}; draw polygons instead")
+        try:
+            mask[coco.draw_polygons([points], size)] = ids[label]
+        except ValueError as error:
             raise UserError(
-                f"{path}: {label!r} is a {kind} of {len(points)} points; draw polygons instead"
-            )
-        draw.polygon(points, fill=ids[label])
-        draw.line([*points, points[0]], fill=ids[label])  # the outline is part of the part
-    return np.asarray(canvas).astype(np.int32)
+                f"{path}: {label!r} cannot be drawn ({error}); draw it again"
+            ) from error
+    return mask
 
 
 def read_latents(path: Path) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ def working_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Errors that name the temporary one name `path` instead.
     """
     if not str(path).startswith(SCHEME):
-        yield Path(path).expanduser()
+        yield Path(path)
         return
     os.environ.setdefault("EPATH_USE_TF", "false")  # one way to the bucket, whatever is installed
     for logger in ("gcsfs", "google.auth"):  # what is wrong will be raised as well

@@ -59,7 +59,7 @@ class Shard:
                 raise OSError("fewer records than expected arrived on the disk")
             facts = {"records": len(self.indices), **_describe(partial)}
             os.replace(partial, self.path)
-        except (OSError, RuntimeError) as error:  # the latter is what ArrayRecord raises
+        except OSError as error:
             raise UserError(
                 f"{self.path}: not written ({error}); make room, and run the same command to go on"
             ) from error
@@ -138,7 +138,7 @@ def count_records(path: Path) -> int:
     """Returns the number of records; 0 where the file is missing or was cut off."""
     if not path.exists():
         return 0
-    with _open(path) as reader:
+    with _complaining(), _open(path) as reader:
         return reader.num_records()
 
 
@@ -151,12 +151,24 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _write_records(path: Path, records: Iterable[bytes]) -> None:
-    writer = ArrayRecordWriter(str(path), "group_size:1")  # every record can be read alone
+    with _complaining():
+        writer = ArrayRecordWriter(str(path), "group_size:1")  # every record can be read alone
     try:
-        for record in records:
-            writer.write(record)
+        for record in records:  # what fails in there is no fault of the disk
+            with _complaining():
+                writer.write(record)
     finally:
-        writer.close()
+        with _complaining():
+            writer.close()
+
+
+@contextlib.contextmanager
+def _complaining() -> Iterator[None]:
+    """Makes an OSError of the RuntimeError that is ArrayRecord's."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from repgan_jax.errors import UserError
 
 # In the order of a whole run; every module has `run(config, workdir)` and `FIELDS`, the dotted
-# config fields on which its result depends.
+# config fields on which its result depends. Where settings alone can show that it would fail, it
+# has `check(config)`, which says so before any stage begins.
 STAGES = {
     "fewshot": "fit heads on the labelled pictures' activations",
     "generate": "write a labelled dataset of generated pictures",

@@ -24,17 +24,35 @@ from repgan_jax.segmenter import Segmenter
 from repgan_jax.stages import common, fewshot, generate
 
 FIELDS = ("seed", "generate.drop", "autoshot")
+_VALIDATED = 2000  # held-out pictures; more would say the same, and take longer
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for settings that do not fit each other or the devices."""
+    options = config.autoshot
+    counts = ("steps", "batch_size", "eval_every", "patch")
+    common.expect_positive(config, *(f"autoshot.{name}" for name in counts))
+    if not common.is_done(config, "autoshot", FIELDS):
+        common.expect_share(config, "autoshot.batch_size")
+    if options.warmup_steps >= options.steps:
+        raise UserError(
+            f"config.autoshot.warmup_steps: {options.warmup_steps}, expected fewer than "
+            f"config.autoshot.steps, {options.steps}"
+        )
+    pictures = config.generate
+    if "generate" in config.stages:  # which makes the dataset
+        _check_targets(options, has_probabilities=pictures.soft_labels)
+        _num_held_out(pictures.num_pictures, options)
+    if {"fewshot", "generate"} <= set(config.stages):
+        _check_sizes(options, pictures.picture_size, config.label_size)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Trains the network and keeps the weights that did best on held-out generated pictures.
 
     Raises:
-        UserError: settings that do not fit the dataset or the devices, or that diverge.
+        UserError: settings that do not fit the dataset, or that diverge.
     """
-    common.expect_positive(
-        config, "autoshot.steps", "autoshot.batch_size", "autoshot.eval_every", "autoshot.patch"
-    )
     with common.stage(
         "autoshot", config, workdir, FIELDS, after=("generate",), together=True
     ) as stage:
@@ -42,9 +60,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
             return
         data = generate.open_kept(config, workdir, stage.folder)
         palette = fewshot.load_palette(workdir)
-        network = UNet(palette.num_classes, tuple(config.autoshot.widths), config.autoshot.patch)
-        size = data[0]["image"].shape[0]
-        _check(config, network, data, size)
+        example, options = data[0], config.autoshot
+        size = example["image"].shape[0]
+        _check_targets(options, has_probabilities="probabilities" in example)
+        _check_sizes(options, size, example["mask"].shape[0])
+        network = _build(palette.num_classes, options)
         best = _train(config, stage.folder, workdir, network, data, palette)
         if distributed.leads():
             Segmenter(network, None, palette, size).write_architecture(stage.folder)
@@ -91,7 +111,7 @@ def _train(
     All processes train; the first one validates and writes.
     """
     options, leads = config.autoshot, distributed.leads()
-    held_out = _num_held_out(data, options)
+    held_out = _num_held_out(len(data), options)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.warmup_steps, options.steps
     )
@@ -245,47 +265,58 @@ def _class_weights(data: dataset.Dataset, balance: float) -> np.ndarray:
 def _validate(
     segmenter: Segmenter, data: dataset.Dataset, count: int, board: Any, step: int
 ) -> float:
-    """Returns the mean IoU on the last `count` generated pictures; shows four to TensorBoard."""
-    examples = [data[i] for i in range(len(data) - count, len(data))]
-    pictures = np.stack([example["image"] for example in examples])
-    guesses = np.concatenate([segmenter.predict(pictures[i : i + 16]) for i in range(0, count, 16)])
-    shown = [images.overlay(pictures[i], guesses[i], segmenter.palette) for i in range(count)[:4]]
-    board.add_image("held out", np.concatenate(shown, 1), step, dataformats="HWC")
-    truth = np.stack([example["mask"] for example in examples])
-    counts = metrics.confusion(truth, guesses, segmenter.palette.num_classes)
+    """Returns the mean IoU on the last `count` generated pictures; shows four to TensorBoard.
+
+    Of more than `_VALIDATED`, on the first so many.
+    """
+    held_out = range(len(data) - count, len(data))[:_VALIDATED]
+    counts = 0
+    for start in range(0, len(held_out), 16):  # memory for few, however many they are
+        examples = [data[i] for i in held_out[start : start + 16]]
+        pictures, truth = (np.stack([x[name] for x in examples]) for name in ("image", "mask"))
+        guesses = segmenter.predict(pictures)
+        counts = counts + metrics.confusion(truth, guesses, segmenter.palette.num_classes)
+        if not start:
+            pairs = zip(pictures[:4], guesses[:4], strict=True)
+            shown = [images.overlay(*pair, segmenter.palette) for pair in pairs]
+            board.add_image("held out", np.concatenate(shown, 1), step, dataformats="HWC")
     return float(np.nanmean(metrics.iou(counts)))
 
 
-def _num_held_out(data: dataset.Dataset, options: ConfigDict) -> int:
-    return max(1, round(options.held_out * len(data)))
+def _build(num_classes: int, options: ConfigDict) -> UNet:
+    return UNet(num_classes, tuple(options.widths), options.patch)
 
 
-def _check(config: ConfigDict, network: UNet, data: dataset.Dataset, size: int) -> None:
-    """Raises UserError for settings that cannot be trained with."""
-    options = config.autoshot
-    if options.soft_targets and "probabilities" not in data[0]:
+def _num_held_out(count: int, options: ConfigDict) -> int:
+    """Returns how many of `count` pictures are held out; raises UserError where all are."""
+    held_out = max(1, round(options.held_out * count))
+    if held_out >= count:
+        raise UserError(
+            f"config.autoshot.held_out: {options.held_out} of {count} generated pictures "
+            "leaves none to learn from"
+        )
+    return held_out
+
+
+def _check_targets(options: ConfigDict, *, has_probabilities: bool) -> None:
+    """Raises UserError where the dataset lacks what is to be learned from."""
+    if options.soft_targets and not has_probabilities:
         raise UserError(
             "config.autoshot.soft_targets: the dataset has no probabilities; set "
             "config.generate.soft_labels=True and generate again, or soft_targets=False"
         )
-    if data[0]["mask"].shape[0] != size:
+
+
+def _check_sizes(options: ConfigDict, size: int, label_size: int) -> None:
+    """Raises UserError where pictures of `size` fit neither labels of `label_size` nor network."""
+    if label_size != size:
         raise UserError(
             f"config.generate.picture_size: pictures of {size} pixels but labels of "
-            f"{data[0]['mask'].shape[0]}; expected config.label_size for both"
+            f"{label_size}; expected config.label_size for both"
         )
-    if size % network.stride:
+    stride = _build(1, options).stride
+    if size % stride:
         raise UserError(
             f"config.autoshot.widths, patch: the network needs pictures whose side is a multiple "
-            f"of {network.stride}; the dataset has {size} pixels"
+            f"of {stride}; the dataset has {size} pixels"
         )
-    if options.warmup_steps >= options.steps:
-        raise UserError(
-            f"config.autoshot.warmup_steps: {options.warmup_steps}, expected fewer than "
-            f"config.autoshot.steps, {options.steps}"
-        )
-    if _num_held_out(data, options) >= len(data):
-        raise UserError(
-            f"config.autoshot.held_out: {options.held_out} of {len(data)} generated pictures "
-            "leaves none to learn from"
-        )
-    common.expect_share(config, "autoshot.batch_size")

@@ -95,6 +95,13 @@ def stage(
         distributed.wait()
 
 
+def is_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
+    """Returns whether the stage `name` is finished with these `fields`; False for a remote one."""
+    path = Path(config.workdir) / name / RECORD
+    record = checkpoint.read_json(path) if path.exists() else {"status": "none"}
+    return record["status"] == "done" and record["fields"] == _values(config, fields)
+
+
 def finished_folder(workdir: Path, name: str) -> Path:
     """Returns the folder of the finished stage `name`, as it is now."""
     _finished_record(workdir, name)
@@ -107,15 +114,26 @@ def fingerprint(workdir: Path, name: str) -> str:
     return _finished_record(workdir, name)["fingerprint"]
 
 
-def digest(path: str | Path) -> str:
-    """Returns a hexadecimal digest of a file, or of all names and bytes in a folder."""
+def digest(path: str | Path, names: Sequence[str] = ("*",)) -> str:
+    """Returns a hexadecimal digest of a file, or of names and bytes of the files in a folder.
+
+    Hidden files and folders count for nothing: file managers leave theirs anywhere.
+
+    Args:
+        path: file or folder.
+        names: patterns of what counts in the folder.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     total = hashlib.sha256()
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in files:
-        total.update(f"{file.relative_to(path)}\0".encode())
+    parts = [part for name in names for part in path.glob(name)] if path.is_dir() else [path]
+    files = {file for part in parts for file in (part, *part.rglob("*")) if file.is_file()}
+    for file in sorted(files):
+        name = file.relative_to(path)
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        total.update(os.fsencode(name) + b"\0")
         with file.open("rb") as content:
             total.update(hashlib.file_digest(content, "sha256").digest())
     return total.hexdigest()
@@ -152,6 +170,22 @@ def load_generator(config: ConfigDict) -> generator.Generator:
     return generator.load_generator(config.generator, dtype=jnp.dtype(config.dtype))
 
 
+def generator_digest(config: ConfigDict) -> str:
+    """Returns a digest of what the run's generator draws with."""
+    checkpoint.check_generator(config.generator)
+    return digest(config.generator, checkpoint.GENERATOR_FILES)
+
+
+def expect_same_generator(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError where the generator is not the one that the heads were fitted to."""
+    fitted = _finished_record(workdir, "fewshot")["inputs"]["config.generator"]
+    if fitted != generator_digest(config):
+        raise UserError(
+            f"config.generator: {config.generator} is not the generator that the heads in "
+            f"{workdir / 'fewshot'} were fitted to; run stage fewshot again, or give that one"
+        )
+
+
 def board(workdir: Path, name: str) -> Any:
     """Returns a `SummaryWriter` of TensorBoard scalars and pictures for the stage `name`."""
     from tensorboardX import SummaryWriter  # imports PyTorch where that is installed: a second
@@ -178,9 +212,7 @@ def _describe(
 ) -> dict[str, Any]:
     """Returns {"fields", "inputs", "fingerprint"}: what a stage's result depends on."""
     inputs = {**inputs, **{other: fingerprint(workdir, other) for other in after}}
-    values = dict(leaf for field in fields for leaf in _leaves(config, field))
-    # Through JSON and back, so that they compare with what is on disk: (1, 2) is [1, 2].
-    record = json.loads(json.dumps({"fields": values, "inputs": inputs}))
+    record = {"fields": _values(config, fields), "inputs": inputs}
     text = json.dumps(record, sort_keys=True)
     return {**record, "fingerprint": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -231,12 +263,17 @@ def say(name: str, text: str) -> None:
 def _lock(workdir: Path, kind: int) -> Iterator[TextIO]:
     """Keeps other runs out; the system lets go of it however this process ends."""
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
+    with (workdir / ".lock").open("a+") as file:  # NFS shares no lock on what cannot be read
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"{workdir}: another run is working here; wait for it or choose another workdir"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"{workdir}: its file system has no locks ({error.strerror}); choose another "
+                "--config.workdir, or mount it with flock"
             ) from error
         yield file
 
@@ -275,6 +312,12 @@ def _leaves(config: ConfigDict, field: str) -> Iterator[tuple[str, Any]]:
             yield from ((f"{field}.{name}", leaf) for name, leaf in _leaves(value, key))
     else:
         yield field, value
+
+
+def _values(config: ConfigDict, fields: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of `fields` by dotted name, as they are on disk: (1, 2) is [1, 2]."""
+    values = dict(leaf for field in fields for leaf in _leaves(config, field))
+    return json.loads(json.dumps(values))
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

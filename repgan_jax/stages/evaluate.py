@@ -19,6 +19,17 @@ _BATCH = 8  # photos at a time: what it saves is overhead, what it costs is memo
 _EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))  # rank, quantile of the order
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError for photos without masks, and where the first does not fit the classes."""
+    options = config.evaluate
+    common.expect_positive(config, "evaluate.size")
+    common.expect_one_of(config, "evaluate.split", ("test", "validation"))
+    if options.images:
+        pairs = _find(options)
+        if "fewshot" in config.stages:  # whose classes will be these
+            read_pair(pairs[0], options, masks.read_classes(config.classes))
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes `metrics.json`, `metrics.txt` and `examples.npz` into `workdir/evaluate`.
 
@@ -26,15 +37,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
         UserError: photos and masks that do not fit each other or the class map.
     """
     options = config.evaluate
-    common.expect_positive(config, "evaluate.size")
-    common.expect_one_of(config, "evaluate.split", ("test", "validation"))
     if not options.images:
         print(
             "evaluate: left out, no photos with true masks given "
             "(config.evaluate.images, config.evaluate.masks)"
         )
         return
-    pairs = select(celebamask.find_pairs(options.images, options.masks, options.layout), options)
+    pairs = _find(options)
     inputs = {
         "config.evaluate.images": common.digest(options.images),
         "config.evaluate.masks": common.digest(options.masks),
@@ -55,6 +64,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _write_examples(stage.folder / "examples.npz", segmenter, pairs, counts, options)
         stage.finish({f"pooled_{n}": scores["pooled"][n] for n in ("mean_iou", "weighted_iou")})
         print(table, end="")
+
+
+def _find(options: ConfigDict) -> list[tuple]:
+    return select(celebamask.find_pairs(options.images, options.masks, options.layout), options)
 
 
 def select(pairs: Sequence[tuple], options: ConfigDict) -> list[tuple]:

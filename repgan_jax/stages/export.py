@@ -17,20 +17,26 @@ FORMATS = {"coco": Coco, "voc": Voc, "celebamask": CelebAMask, "parquet": Parque
 FIELDS = ("generate.drop", "export.format", "export.held_out", "export.shard_size")
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError for settings that make no export."""
+    common.expect_one_of(config, "export.format", tuple(FORMATS))
+    common.expect_positive(config, "export.shard_size")
+    if not 0 <= config.export.held_out < 1:
+        raise UserError(
+            f"config.export.held_out: {config.export.held_out}, expected 0 <= share < 1"
+        )
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes the dataset into `config.export.output`, or `workdir/export/FORMAT`.
 
     Masks take their picture's size. What is in a folder of the user's own is never thrown away.
 
     Raises:
-        UserError: no finished dataset; settings that do not fit; a folder of other settings.
+        UserError: no finished dataset; a folder of other settings.
     """
     options = config.export
-    common.expect_one_of(config, "export.format", tuple(FORMATS))
-    common.expect_positive(config, "export.shard_size")
-    if not 0 <= options.held_out < 1:
-        raise UserError(f"config.export.held_out: {options.held_out}, expected 0 <= share < 1")
-    own = options.output and str(Path(options.output).expanduser().absolute())
+    own = options.output and str(Path(options.output).absolute())
     name = own or f"export/{options.format}"
     with common.stage(
         name, config, workdir, FIELDS, after=("generate",), refuse_changes=bool(own)

@@ -24,6 +24,15 @@ from repgan_jax.stages.inversion import Inverter
 FIELDS = ("seed", "label_size", "dtype", "fewshot")
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError for settings that no heads can be fitted with."""
+    counts = ("label_size", "fewshot.steps", "fewshot.ensemble", "fewshot.batch_size")
+    common.expect_positive(config, *counts)
+    common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
+    if config.fewshot.batch_size > 1:
+        common.expect_share(config, "fewshot.batch_size")
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes the heads' weights and what the report shows of them into `workdir/fewshot`.
 
@@ -33,14 +42,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     options = config.fewshot
     together = options.batch_size > 1  # one shot is work for one device
-    counts = ("label_size", "fewshot.steps", "fewshot.ensemble", "fewshot.batch_size")
-    common.expect_positive(config, *counts)
-    common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
-    if together:
-        common.expect_share(config, "fewshot.batch_size")
-    checkpoint.check_generator(config.generator)
-    read = ("generator", "classes", "fewshot.shots")
-    inputs = {f"config.{field}": common.digest(common.get(config, field)) for field in read}
+    inputs = {"config.generator": common.generator_digest(config)}
+    for field in ("classes", "fewshot.shots"):
+        inputs[f"config.{field}"] = common.digest(common.get(config, field))
     inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None
     fields = FIELDS
     if inverter:
@@ -70,6 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         labels = np.stack(
             [masks.resize_mask(m, config.label_size, palette.num_classes) for m in shots.masks]
         )
+        _check_labels(labels, palette)
         if together:
             _like_first(taps, labels)
         variables, curve = _fit(config, head, taps, labels)
@@ -143,6 +148,19 @@ def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]
     variables = jax.device_put(checkpoint.read_tree(folder / "heads"))
     head = build_head(architecture, palette.num_classes)
     return head, tuple(architecture["taps"]), variables, palette
+
+
+def load_with_generator(
+    config: ConfigDict, workdir: Path
+) -> tuple[Generator, nn.Module, tuple[str, ...], Any, Palette]:
+    """Returns the run's generator, and what `load_heads` does.
+
+    Raises:
+        UserError: the heads were fitted to another generator.
+    """
+    found = load_heads(workdir)
+    common.expect_same_generator(config, workdir)
+    return common.load_generator(config), *found
 
 
 def load_palette(workdir: Path) -> Palette:
@@ -219,6 +237,17 @@ def _check_pictures(pictures: np.ndarray, shots: masks.Shots, config: ConfigDict
                 f"difference {difference:.1f} of 255, config.fewshot.picture_tolerance is "
                 f"{tolerance:g}); check latents.npz and config.generator"
             )
+
+
+def _check_labels(labels: np.ndarray, palette: Palette) -> None:
+    """Raises UserError for labels that teach nothing; says which classes they do not show."""
+    seen = set(np.unique(labels).tolist()) - {IGNORE}
+    if len(seen) < 2:
+        only = f"{palette.names[seen.pop()]!r} alone" if seen else "no class"
+        hint = f" ({IGNORE} means: ignore; draw parts with ids from 1)" if IGNORE in labels else ""
+        raise UserError(f"config.fewshot.shots: the masks show {only}{hint}; expected two or more")
+    if missing := [name for k, name in enumerate(palette.names) if k not in seen]:
+        common.say("fewshot", f"no shot shows {', '.join(missing)}: that will not be found")
 
 
 def _guess(head: nn.Module, variables: Any, taps: taps_lib.Taps) -> np.ndarray:

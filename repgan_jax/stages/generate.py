@@ -46,6 +46,13 @@ FIELDS = (
 )
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError for settings that the generator cannot serve, or that make no dataset."""
+    if "fewshot" in config.stages:  # or stage `generate` is the first, and says so itself
+        architecture = checkpoint.read_architecture(config.generator)
+        _check(config, Generator.build(architecture, {}), config.label_size)
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes the dataset's missing shards into `workdir/generate`, then its metadata.
 
@@ -107,14 +114,9 @@ def complete(config: ConfigDict, workdir: Path, stage: common.Stage) -> dict[str
 def prepare(config: ConfigDict, workdir: Path, folder: Path) -> tuple[dataset.Writer, Sampler]:
     """Returns the writer of the dataset in `folder`, and `sample(indices) -> arrays [n, ...]`."""
     options = config.generate
-    generator = common.load_generator(config)
-    _check(config, generator)
-    head, names, variables, palette = fewshot.load_heads(workdir)
+    generator, head, names, variables, palette = fewshot.load_with_generator(config, workdir)
+    _check(config, generator, head.size)
     soft_size = options.soft_size or head.size
-    if soft_size < 1 or head.size % soft_size:
-        raise UserError(
-            f"config.generate.soft_size: {soft_size}, expected a divisor of the labels' {head.size}"
-        )
     sample = parallel.spread(
         synthesize.make_sampler(
             head,
@@ -248,7 +250,7 @@ def _shard_lengths(count: int, size: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
 
-def _check(config: ConfigDict, generator: Generator) -> None:
+def _check(config: ConfigDict, generator: Generator, label_size: int) -> None:
     """Raises UserError for settings that make no dataset."""
     counts = ("num_pictures", "picture_size", "shard_size", "batch_size")
     common.expect_positive(config, *(f"generate.{name}" for name in counts))
@@ -260,4 +262,10 @@ def _check(config: ConfigDict, generator: Generator) -> None:
         raise UserError(
             f"config.generate.picture_size: {config.generate.picture_size}, expected a divisor of "
             f"the generator's {generator.resolution} pixels"
+        )
+    soft_size = config.generate.soft_size or label_size
+    if soft_size < 1 or label_size % soft_size:
+        raise UserError(
+            f"config.generate.soft_size: {soft_size}, expected a divisor of the labels' "
+            f"{label_size}"
         )

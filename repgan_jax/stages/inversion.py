@@ -67,19 +67,18 @@ class Inverter:
         self._config, self._workdir, self._group = config, workdir, group
         self.settings = options[options.preset]
         self.size = self.settings.size
-        checkpoint.check_generator(config.generator)
         self._perceptual = load_perceptual(options.perceptual, net=self.settings.net)
         self._starts = masks.read_latents(Path(self.settings.start)) if self.settings.start else {}
         self.fields = ("seed", "dtype", "invert.preset", group)
         self._weights = {
-            "config.generator": common.digest(config.generator),
+            "config.generator": common.generator_digest(config),
             "config.invert.perceptual": common.digest(Path(options.perceptual) / self.settings.net),
         }
         self.inputs = dict(self._weights)
         for field in (f"{group}.start", "invert.landmarks"):
             if path := common.get(config, field):
                 self.inputs[f"config.{field}"] = common.digest(path)
-        folder = Path(options.cache).expanduser() if options.cache else workdir / "latents"
+        folder = Path(options.cache) if options.cache else workdir / "latents"
         self._store = inversions.Store(folder)
 
     def verdict(self, found: Inversion) -> str:

@@ -15,6 +15,15 @@ from repgan_jax.io.inversions import Inversion
 from repgan_jax.stages import common, framing, inversion
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError where no photos are named, or none are there."""
+    if not config.invert.input:
+        raise UserError(
+            "config.invert.input: no photos given; say --config.invert.input=PHOTO_OR_FOLDER"
+        )
+    images.find_photos(config.invert.input)
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes `latents.npz`, `scores.csv`, `images/`, `strips/` and `noise/` of all photos.
 
@@ -23,10 +32,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
             that is not a number.
     """
     options = config.invert
-    if not options.input:
-        raise UserError(
-            "config.invert.input: no photos given; say --config.invert.input=PHOTO_OR_FOLDER"
-        )
     inverter = inversion.Inverter(config, workdir)
     inputs = {**inverter.inputs, "config.invert.input": common.digest(options.input)}
     with common.stage("invert", config, workdir, inverter.fields, inputs=inputs) as stage:

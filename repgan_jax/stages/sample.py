@@ -24,9 +24,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     with common.stage("sample", config, workdir, FIELDS, after=("fewshot",)) as stage:
         if stage.finished:
             return
-        generator = common.load_generator(config)
+        generator, head, names, variables, palette = fewshot.load_with_generator(config, workdir)
         generate.check_label(config, generator)
-        head, names, variables, palette = fewshot.load_heads(workdir)
         sample = jax.jit(
             synthesize.make_sampler(
                 head,

@@ -29,19 +29,24 @@ FIELDS = ("segment",)
 Result = tuple[Path, np.ndarray, np.ndarray]  # file, photo [H, W, 3], ids [H, W]
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError where no photos are named, or none are there."""
+    common.expect_one_of(config, "segment.method", ("network", "invert"))
+    if not config.segment.input:
+        raise UserError(
+            "config.segment.input: no photos given; say --config.segment.input=PHOTO_OR_FOLDER"
+        )
+    images.find_photos(config.segment.input)
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes `masks/`, `overlays/` and `areas.csv` into `config.segment.output`.
 
     Raises:
-        UserError: no photos, or, after all the others were done, photos that cannot be read or
-            that the generator cannot make.
+        UserError: after all the others were done, photos that cannot be read or that the generator
+            cannot make.
     """
     options = config.segment
-    common.expect_one_of(config, "segment.method", ("network", "invert"))
-    if not options.input:
-        raise UserError(
-            "config.segment.input: no photos given; say --config.segment.input=PHOTO_OR_FOLDER"
-        )
     photos = images.find_photos(options.input)
     folder = Path(options.output or workdir / "segment")
     names, areas, failures = _output_names(photos), {}, []
@@ -50,7 +55,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     for path, photo, mask in results:
         _write(folder, names[path], photo, mask, palette)
         areas[path.name] = _areas(mask, palette.num_classes)
-    files.atomic_write(folder / "areas.csv", _table(areas, palette.names).encode())
+    files.atomic_write(
+        folder / "areas.csv", _table(areas, palette.names).encode(errors="surrogateescape")
+    )
     remote.push(folder)
     print(f"segment: {len(areas)} of {len(photos)} photos done, in {remote.name(folder)}")
     if failures:
@@ -82,7 +89,7 @@ def _by_inversion(
 
     Pixels outside of a photo's square are 255.
     """
-    head, names, variables, palette = fewshot.load_heads(workdir)
+    generator, head, names, variables, palette = fewshot.load_with_generator(config, workdir)
     inverter = Inverter(config, workdir)
     squares = framing.read_squares(config.invert.landmarks)
     framed = {}
@@ -91,7 +98,6 @@ def _by_inversion(
             framed[path.name] = framing.read_photo(path, inverter.size, squares)
         except UserError as error:
             failures.append(str(error))
-    generator = common.load_generator(config)
     label = jax.jit(synthesize.make_labeller(head, names))
     paths = {path.name: path for path in photos}
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from repgan_jax.errors import UserError
 from repgan_jax.io import celebamask, images, masks
@@ -89,6 +90,12 @@ def test_without_a_map_ids_are_ours(tmp_path):
     images.write_png(tmp_path / "a.png", mask)
     got = celebamask.read_truth(tmp_path / "a.png", "fused", {}, (), PALETTE)
     np.testing.assert_array_equal(got, mask)
+
+
+def test_masks_of_one_bit(tmp_path):
+    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "7.png")
+    truth = celebamask.read_truth(tmp_path / "7.png", "fused", {}, (), PALETTE)
+    np.testing.assert_array_equal(truth, np.eye(4))
 
 
 def test_missing_files_are_named(folder):

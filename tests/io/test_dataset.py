@@ -263,6 +263,17 @@ def test_nothing_is_left_of_a_shard_that_failed(tmp_path, monkeypatch):
     assert list(writer.shard(0).path.parent.iterdir()) == []
 
 
+def test_what_fails_before_the_disk_is_not_its_fault(tmp_path):
+    def examples():
+        yield _example(0)
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    writer = _writer(tmp_path)
+    with pytest.raises(RuntimeError, match="^RESOURCE_EXHAUSTED$"):
+        writer.write(0, examples())
+    assert list(writer.shard(0).path.parent.iterdir()) == []
+
+
 def test_disk_that_swallows_records_is_noticed(tmp_path):
     with pytest.raises(UserError, match="fewer records than expected"):
         _writer(tmp_path).write(0, [_example(0)])

@@ -138,7 +138,7 @@ def test_bad_labelme_files_are_refused(tmp_path):
     square = [[0, 0], [2, 0], [2, 2]]
     with _refused("a.json: unknown label 'hat'; expected background, nose, eyes"):
         masks.read_mask(_labelme(path, ("hat", "polygon", square)), PALETTE)
-    with _refused("a.json: 'nose' is a circle of 2 points; draw polygons instead"):
+    with _refused("a.json: 'nose' is a circle; draw polygons instead"):
         masks.read_mask(_labelme(path, ("nose", "circle", square[:2])), PALETTE)
     for text in ("", "[]", '{"shapes": []}', '{"imageWidth": -1, "imageHeight": 2, "shapes": []}'):
         path.write_text(text)
@@ -146,6 +146,21 @@ def test_bad_labelme_files_are_refused(tmp_path):
             masks.read_mask(path, PALETTE)
     with _refused("a.json: not a labelme file"):
         masks.read_mask(_labelme(path, ("nose", "polygon", [[0], [1], [2]])), PALETTE)
+    for text in ("[" * 100_000, '{"imageWidth": 400000, "imageHeight": 400000, "shapes": []}'):
+        path.write_text(text)
+        with _refused("a.json: not a labelme file"):
+            masks.read_mask(path, PALETTE)
+    for points in (square[:2], [*square, [1, np.nan]], [*square, [1e9, 0]]):
+        with _refused("a.json: 'nose' cannot be drawn"):
+            masks.read_mask(_labelme(path, ("nose", "polygon", points)), PALETTE)
+    with _refused("a.json: unknown label "):
+        masks.read_mask(_labelme(path, (["nose"], "polygon", square)), PALETTE)
+
+
+def test_shots_may_be_named_by_numbers(shots):
+    for folder, suffix in (("images", "png"), ("masks", "png")):
+        (shots / folder / f"ann.{suffix}").rename(shots / folder / f"10.{suffix}")
+    assert list(masks.find_shots(shots, (10,))) == ["10"]
 
 
 def test_bad_class_lists_are_refused(tmp_path):

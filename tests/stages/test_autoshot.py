@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tensorboardX import SummaryWriter
 
+import repgan_jax
 from configs import base
 from repgan_jax.io import dataset
 from repgan_jax.stages import autoshot
@@ -30,6 +31,21 @@ def test_network_learns(tiny_run):
     assert list(losses) == [6, 12] and losses[12] < losses[6]
     summary = json.loads((tiny_run.workdir / "autoshot/stage.json").read_text())["summary"]
     assert summary["held_out_mean_iou"] == max(scores)
+
+
+def test_validation_is_of_a_few_pictures_at_a_time(tiny_run, data, monkeypatch, tmp_path):
+    segmenter, sizes = repgan_jax.load_segmenter(tiny_run.workdir), []
+
+    def predict(self, pictures):
+        sizes.append(len(pictures))
+        return np.stack([data[i]["mask"] for i in range(2, 12)])[: len(pictures)]
+
+    monkeypatch.setattr(type(segmenter), "predict", predict)
+    with SummaryWriter(str(tmp_path)) as board:
+        assert autoshot._validate(segmenter, data, 10, board, 1) == 1.0
+        monkeypatch.setattr(autoshot, "_VALIDATED", 7)
+        autoshot._validate(segmenter, data, 10, board, 1)
+    assert sizes == [10, 7]
 
 
 def test_batches_of_a_restart_are_those_that_were_left(data):

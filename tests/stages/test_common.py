@@ -1,6 +1,11 @@
 """Stages skip, go on, start again or refuse, as they should."""
 
+import errno
+import fcntl
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -65,6 +70,40 @@ def test_changed_input_starts_again(tmp_path, capsys):
     (shots / "a.png").write_bytes(b"b")
     assert not _run(run, _config(), inputs={"shots": common.digest(shots)})[0]
     assert "these changed: shots\n" in capsys.readouterr().out
+
+
+def test_digest_of_what_counts(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"a")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/b.png").write_bytes(b"b")
+    whole, part = common.digest(tmp_path), common.digest(tmp_path, ("more",))
+    assert whole != part
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    (tmp_path / "more/._b.png").write_bytes(b"")
+    assert common.digest(tmp_path) == whole
+    (tmp_path / "c.png").write_bytes(b"c")
+    assert common.digest(tmp_path) != whole and common.digest(tmp_path, ("more",)) == part
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are names of files any bytes")
+def test_digest_of_names_that_are_no_text(tmp_path):
+    before = common.digest(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(b"")
+    assert common.digest(tmp_path) != before
+
+
+def test_file_system_without_locks(tmp_path, monkeypatch):
+    def flock(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(common.fcntl, "flock", flock)
+    with pytest.raises(UserError, match="its file system has no locks .No locks available.; "):
+        _run(tmp_path, _config())
+
+
+def test_lock_can_be_shared_where_that_needs_reading(tmp_path):
+    with common._lock(tmp_path, fcntl.LOCK_EX) as file:
+        assert file.readable()
 
 
 def test_precious_work_is_not_thrown_away(tmp_path):

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repgan_jax import parallel
 from repgan_jax.io import images
 
+ALL = "fewshot,generate,autoshot,evaluate,export,segment"
 SHARD = "generated/1.0.0/generated-train.array_record-00001-of-00003"
 
 
@@ -189,6 +191,80 @@ def test_dataset_that_autoshot_cannot_use(tiny_run, workdir, changes, message):
     shutil.rmtree(workdir / "generate")
     line = _fails(tiny_run, workdir, stages="generate,autoshot", **changes)
     assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generate__soft_size": 5}, "config.generate.soft_size: 5, expected a divisor of the "),
+        ({"generate__picture_size": 24}, "config.generate.picture_size: 24, expected a divisor"),
+        ({"generate__picture_size": 16}, "config.generate.picture_size: pictures of 16 pixels "),
+        ({"generate__soft_labels": False}, "config.autoshot.soft_targets: the dataset has no "),
+        ({"generate__num_pictures": 1}, "config.autoshot.held_out: 0.2 of 1 generated pictures "),
+        ({"autoshot__batch_size": 12}, "config.autoshot.batch_size: 12, expected a multiple of "),
+        ({"evaluate__masks": "/nowhere"}, "/nowhere: no such folder; expected the true masks of "),
+        ({"export__format": "yolo"}, "config.export.format: 'yolo', expected one of coco"),
+        ({"segment__input": "/nowhere"}, "/nowhere: no such file or folder"),
+    ],
+)
+def test_a_late_stage_fails_before_the_first_begins(tiny_chain, tmp_path, changes, message):
+    assert _fails(tiny_chain, tmp_path / "run", stages=ALL, **changes).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_truth_of_other_classes_is_found_before_the_first_stage(tiny_chain, inputs, tmp_path):
+    images.write_png(inputs["photos"] / "masks/1.png", np.full((70, 90), 9, np.uint8))
+    changes = {"evaluate__masks": inputs["photos"] / "masks", "evaluate__validation": 1}
+    line = _fails(tiny_chain, tmp_path / "run", stages=ALL, **changes)
+    assert "masks/1.png: unknown id 9 in 6300 pixels" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_finished_training_needs_no_devices(tiny_run, workdir, monkeypatch):
+    line = _fails(tiny_run, workdir, stages="autoshot", autoshot__batch_size=12)
+    assert "multiple of the 8 devices" in line
+    monkeypatch.setattr(parallel, "devices", lambda everywhere=False: range(3))
+    code, out, err = tiny_run.run(workdir, stages="autoshot")
+    assert code == 0 and "autoshot: done already" in out, err
+
+
+@pytest.mark.parametrize("stages", ["generate", "sample"])
+def test_generator_that_the_heads_do_not_know(tiny_run, inputs, workdir, stages):
+    path = inputs["generator"] / "architecture.json"
+    path.write_text(path.read_text() + " ")
+    shutil.rmtree(workdir / stages)
+    line = _fails(tiny_run, workdir, stages=stages, generator=inputs["generator"])
+    assert line.startswith(f"config.generator: {inputs['generator']} is not the generator that ")
+
+
+def test_pictures_of_a_generator_do_not_matter(tiny_run, inputs, workdir):
+    (inputs["generator"] / "samples.png").write_bytes(b"")
+    (inputs["generator"] / "variables" / ".DS_Store").write_bytes(b"")
+    code, out, err = tiny_run.run(workdir, stages="fewshot", generator=inputs["generator"])
+    assert code == 0 and "fewshot: done already" in out, err
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0, "the masks show 'background' alone; expected two or more"),
+        (255, "the masks show no class (255 means: ignore; draw parts with ids from 1); expected"),
+    ],
+)
+def test_shots_that_teach_nothing(tiny_chain, inputs, tmp_path, value, message):
+    for i in range(3):
+        mask = np.full((64, 64), value, np.uint8)
+        images.write_png(inputs["shots"] / f"masks/seed{i:03d}.png", mask)
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
+    assert line.startswith(f"config.fewshot.shots: {message}")
+
+
+def test_classes_that_no_shot_shows_are_named(tiny_chain, inputs, tmp_path):
+    with (inputs["shots"] / "classes.txt").open("a") as file:
+        file.write("horn\n")
+    changes = {"stages": "fewshot", "classes": inputs["shots"] / "classes.txt"}
+    code, out, err = tiny_chain.run(tmp_path / "run", **changes)
+    assert code == 0 and "fewshot: no shot shows horn: that will not be found\n" in out, err
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,6 @@ def test_photos_that_share_a_stem_do_not_overwrite_each_other(tmp_path, calls):
 def test_no_photos_is_an_error_before_any_work(tmp_path, calls):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no photos in this folder"):
-        segment.run(config_for(tmp_path / "empty"), tmp_path)
+        segment.check(config_for(tmp_path / "empty"))
     with pytest.raises(UserError, match="config.segment.input: no photos given"):
-        segment.run(config_for(""), tmp_path)
-    assert not (tmp_path / "segment").exists()
+        segment.check(config_for(""))
