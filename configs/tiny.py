@@ -1,4 +1,4 @@
-"""The whole chain in under a minute, on any generator and shots: for tests, not for results.
+"""The whole chain in under a minute, on two of the face shots: to try, not for results.
 
 python -m repgan_jax.main --config=configs/tiny.py
 """
