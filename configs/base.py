@@ -107,9 +107,7 @@ def get_config() -> ConfigDict:
     )
     evaluate.split = "test"  # "test" or "validation"
     evaluate.limit = 0  # at most so many photos; 0 = all
-    evaluate.class_map = (
-        ConfigDict()
-    )  # truth's id or part name -> class name; empty: ids are ours
+    evaluate.class_map = ConfigDict()  # truth's id or part name -> class name; empty: ids are ours
     evaluate.merge_order = ()  # part names, the later painted over the earlier ("celebamask")
 
     segment = config.segment = ConfigDict()

@@ -65,13 +65,14 @@ def stacked() -> Callable[[], contextlib.AbstractContextManager]:
         layer = context.module
         if not isinstance(layer, heads.FoldedConv):
             return call(*args, **kwargs)
-        params, stats, (taps,) = layer.variables["params"], layer.variables["stats"], args
+        params, stats, (taps, *then) = layer.variables["params"], layer.variables["stats"], args
         stack = [
             resampling.resize(tap / stats[name], layer.size, method=layer.resize)
             for name, tap in taps.items()
         ]
         kernel = jnp.concatenate([params[f"kernel_{name}"] for name in taps])
-        return jnp.concatenate(stack, -1) @ kernel + params["bias"]
+        x = jnp.concatenate(stack, -1) @ kernel + params["bias"]
+        return nn.relu(x) @ then[0] if then else x
 
     return lambda: nn.intercept_methods(intercept)
 

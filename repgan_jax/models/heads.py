@@ -15,6 +15,8 @@ from repgan_jax import ops
 from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
 
+_LARGEST = 2**28  # bytes of a wide layer's features at a time
+
 
 class FoldedConv(nn.Module):
     """1x1 convolution of the resized, stacked activations, computed before the resizing.
@@ -28,8 +30,12 @@ class FoldedConv(nn.Module):
     resize: str = "bilinear"
 
     @nn.compact
-    def __call__(self, taps: taps_lib.Taps) -> jax.Array:
-        """Returns [N, size, size, features] float32 for `taps` by name, [N, h, w, C]."""
+    def __call__(self, taps: taps_lib.Taps, then: jax.Array | None = None) -> jax.Array:
+        """Returns [N, size, size, features] float32 for `taps` by name, [N, h, w, C].
+
+        With `then` [features, G], the ReLU of that times `then`, [N, size, size, G]: where all
+        features would take more memory than `_LARGEST`, some at a time, in training as well.
+        """
         fan_in = sum(tap.shape[-1] for tap in taps.values())
         init = nn.initializers.normal(fan_in**-0.5)
         kernels = {}
@@ -38,8 +44,42 @@ class FoldedConv(nn.Module):
             scale = self.variable("stats", name, jnp.ones, tap.shape[-1:]).value
             kernels[name] = (kernel / scale[:, None]).astype(tap.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        projected = taps_lib.project_and_sum(taps, kernels, self.size, method=self.resize)
-        return projected.astype(jnp.float32) + bias
+
+        def project(kernels, bias):
+            x = taps_lib.project_and_sum(taps, kernels, self.size, method=self.resize)
+            return x.astype(jnp.float32) + bias
+
+        if then is None:
+            return project(kernels, bias)
+        samples, pixels = len(next(iter(taps.values()))), self.size**2
+        fit = max(1, _LARGEST // (4 * samples * pixels))
+        width = max(d for d in range(1, min(fit, self.features) + 1) if self.features % d == 0)
+        if width == self.features:
+            return nn.relu(project(kernels, bias)) @ then
+
+        def split(x):
+            return jnp.moveaxis(x.reshape(*x.shape[:-1], -1, width), -2, 0)
+
+        @jax.checkpoint
+        def add(total, block):
+            kernels, bias, then = block
+            return total + nn.relu(project(kernels, bias)) @ then.T, None
+
+        total = jnp.zeros((samples, self.size, self.size, then.shape[-1]))
+        blocks = jax.tree.map(split, (kernels, bias, then.T))
+        return jax.lax.scan(add, total, blocks)[0]
+
+
+class Dense(nn.Module):
+    """Kernel and bias of a dense layer, for those who multiply in their own way."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, fan_in: int) -> tuple[jax.Array, jax.Array]:
+        """Returns the kernel [fan_in, features] and the bias [features]."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (fan_in, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class MLPHead(nn.Module):
@@ -61,9 +101,14 @@ class MLPHead(nn.Module):
     def __call__(self, taps: taps_lib.Taps) -> jax.Array:
         """Returns logits [N, size, size, K]."""
         first, *widths = (*self.hidden, self.num_classes)
-        x = FoldedConv(first, self.size, self.resize)(taps)
-        for width in widths:
-            x = nn.Dense(width)(nn.relu(x))
+        folded = FoldedConv(first, self.size, self.resize)
+        if not widths:
+            return folded(taps)
+        kernel, bias = Dense(widths[0])(first)
+        x = folded(taps, kernel) + bias
+        for width in widths[1:]:
+            kernel, bias = Dense(width)(x.shape[-1])
+            x = nn.relu(x) @ kernel + bias
         return x
 
 

@@ -45,6 +45,21 @@ def test_folded_equals_stacked(name, method, stacked):
     np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+def test_a_wide_layer_block_by_block_is_the_same(monkeypatch):
+    head, taps = heads.build("mlp2", K, SIZE), make_taps()
+    variables = random_variables(head, taps)
+
+    def loss(params):
+        return jnp.sum(head.apply({**variables, "params": params}, taps) ** 2)
+
+    whole = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    monkeypatch.setattr(heads, "_LARGEST", 4 * 2 * SIZE**2 * 300)  # of 2000: 250 fit
+    blocks = jax.jit(jax.value_and_grad(lambda params: loss(params)))(variables["params"])
+    largest = [float(jnp.abs(x).max()) for x in jax.tree.leaves(whole)]
+    for x, y, scale in zip(*map(jax.tree.leaves, (whole, blocks)), largest, strict=True):
+        np.testing.assert_allclose(y, x, atol=1e-5 * scale)  # another order of sums
+
+
 @pytest.mark.parametrize(
     ("name", "reach"),  # pixels from which one is decided: 1 + 2 * sum of the dilations
     [("mlp2", 1), ("cnn_s", 13), ("cnn_m", 29), ("cnn_l", 61)],
