@@ -4,7 +4,7 @@ What separates generated pictures from photos is framing, light, focus and, most
 behind and around the object: hence the changes of colour by class and of the background.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dm_pix as pix
@@ -13,7 +13,12 @@ import jax.numpy as jnp
 
 
 def augment(
-    key: jax.Array, picture: jax.Array, targets: jax.Array, *, settings: Mapping[str, Any]
+    key: jax.Array,
+    picture: jax.Array,
+    targets: jax.Array,
+    *,
+    settings: Mapping[str, Any],
+    mirrored: Sequence[int] = (),
 ) -> tuple[jax.Array, jax.Array]:
     """Returns `picture` [H, W, 3] in [-1, 1] and its `targets` [H, W, K], changed alike.
 
@@ -22,11 +27,15 @@ def augment(
         picture: [H, W, 3].
         targets: [H, W, K] probabilities of the classes; class 0 is the background.
         settings: the fields of `config.autoshot.augment`, their units as told there.
+        mirrored: the class of each class in a mirrored picture; itself if not given.
     """
     warp_key, colour_key, focus_key = jax.random.split(key, 3)
     matrix = random_affine(warp_key, picture.shape[0], settings)
     warped = warp(jnp.concatenate([picture, targets], -1), matrix)
     picture, targets = warped[..., :3], warped[..., 3:]
+    if list(mirrored) != sorted(mirrored):
+        is_mirrored = jnp.linalg.det(matrix[:, :2]) < 0
+        targets = jnp.where(is_mirrored, targets[..., jnp.array(mirrored)], targets)
     picture = recolour(colour_key, picture, targets, settings)
     return defocus(focus_key, picture, settings), targets
 

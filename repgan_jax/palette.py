@@ -13,6 +13,9 @@ from repgan_jax.errors import UserError
 IGNORE = 255  # the id of pixels that count nowhere, so that ids end at 254
 
 _LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<colour>#\S*))?")
+_OTHER_SIDE = {"left": "right", "Left": "Right", "l": "r", "L": "R"}
+_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
+_SIDE = re.compile(rf"(?<![^\W_])(?:{'|'.join(_OTHER_SIDE)})(?![^\W_])")  # as a word of its own
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -27,6 +30,16 @@ class Palette:
     def num_classes(self) -> int:
         """K."""
         return len(self.names)
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """The id that each class has in a mirrored picture: left and right trade places.
+
+        Names tell, where there are both: "left ear" and "right ear", "l_eye" and "r_eye".
+        """
+        ids = {name: k for k, name in enumerate(self.names)}
+        others = (_SIDE.sub(lambda found: _OTHER_SIDE[found[0]], name) for name in self.names)
+        return tuple(ids.get(other, k) for k, other in enumerate(others))
 
     def to_json(self) -> dict[str, list]:
         """Returns what `from_json` takes, made of lists."""

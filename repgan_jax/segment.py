@@ -3,7 +3,7 @@
 A step is `(state, batch) -> (state, metrics)`; callers jit it, over one device or many.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -232,6 +232,7 @@ def make_train_step(
     settings: Mapping[str, Any],
     decay: float,
     class_weights: jax.Array,
+    mirrored: Sequence[int] = (),
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the step of the stand-alone network (paper, section 3.5), for `parallel.spread_step`.
 
@@ -248,6 +249,7 @@ def make_train_step(
         settings: of the augmentation.
         decay: of the weights' running average; 0 for none.
         class_weights: [K], see `losses.soft_cross_entropy`.
+        mirrored: see `augment.augment`.
     """
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]):
@@ -256,9 +258,8 @@ def make_train_step(
         targets = jax.image.resize(batch["targets"], shape, "bilinear")
         fold = jax.vmap(jax.random.fold_in, (None, 0))
         keys = fold(jax.random.key(seed), batch["position"])
-        pictures, targets = jax.vmap(partial(augment.augment, settings=settings))(
-            keys, pictures, targets
-        )
+        change = partial(augment.augment, settings=settings, mirrored=mirrored)
+        pictures, targets = jax.vmap(change)(keys, pictures, targets)
 
         def loss_fn(params):
             logits, updated = network.apply(

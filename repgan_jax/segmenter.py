@@ -47,7 +47,8 @@ class Segmenter:
         """
         height, width = photos.shape[1:3]
         small = np.stack([images.resize_area(p, self._inner(height, width)) for p in photos])
-        probabilities = np.asarray(_probabilities(self.network, self.variables, small))
+        mirrored = self.palette.mirrored
+        probabilities = np.asarray(_probabilities(self.network, mirrored, self.variables, small))
         return np.stack([most_likely(p, (height, width)) for p in probabilities])
 
     def write_architecture(self, folder: Path) -> None:
@@ -66,13 +67,20 @@ class Segmenter:
         return tuple(max(1, round(side * scale / stride)) * stride for side in (height, width))
 
 
-@jax.jit(static_argnums=0)
-def _probabilities(network: UNet, variables: Any, photos: jax.Array) -> jax.Array:
-    """Returns [N, h, w, K], the mean over each photo uint8 [N, h, w, 3] and its mirror image."""
+@jax.jit(static_argnums=(0, 1))
+def _probabilities(
+    network: UNet, mirrored: tuple[int, ...], variables: Any, photos: jax.Array
+) -> jax.Array:
+    """Returns [N, h, w, K], the mean over each photo uint8 [N, h, w, 3] and its mirror image.
+
+    There, class k is called `mirrored[k]`.
+    """
     pictures = photos.astype(jnp.float32) / 127.5 - 1
     plain = network.apply(variables, pictures)
-    mirrored = network.apply(variables, pictures[:, :, ::-1])[:, :, ::-1]
-    return (jax.nn.softmax(plain) + jax.nn.softmax(mirrored)) / 2
+    turned = network.apply(variables, pictures[:, :, ::-1])[:, :, ::-1]
+    if list(mirrored) != sorted(mirrored):
+        turned = turned[..., jnp.array(mirrored)]
+    return (jax.nn.softmax(plain) + jax.nn.softmax(turned)) / 2
 
 
 def most_likely(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

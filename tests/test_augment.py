@@ -88,6 +88,19 @@ def test_flip_mirrors_picture_and_targets_alike(sample):
     assert 0.15 < share < 0.35  # four standard deviations of 256 draws
 
 
+def test_left_and_right_trade_places_where_a_picture_is_mirrored(sample):
+    settings = OFF | {"flip": 0.5, "rotation": 30.0, "class_colour": 0.3}
+    one = partial(augment.augment, settings=settings, mirrored=(0, 2, 1, 3))
+    keys = jax.random.split(jax.random.key(2), COUNT)
+    found = np.asarray(jax.jit(jax.vmap(one, (0, None, None)))(keys, *sample)[1])
+    plain = many(settings, sample)[1]
+    swapped = np.abs(found - plain[..., [0, 2, 1, 3]]).max((1, 2, 3)) < 1e-6
+    same = np.abs(found - plain).max((1, 2, 3)) < 1e-6
+    assert (swapped ^ same).all() and 0.35 < swapped.mean() < 0.65
+    still = many(settings | {"flip": 0.0}, sample)[1]
+    assert (same == (np.abs(plain - still).max((1, 2, 3)) < 1e-6)).all()
+
+
 def test_targets_follow_the_picture(sample):
     """A picture that shows its own targets still shows them after any change of place."""
     _, targets = sample

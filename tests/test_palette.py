@@ -16,6 +16,15 @@ def test_names_and_colours_come_in_the_order_of_the_lines():
     np.testing.assert_array_equal(got.colours, expected)
 
 
+def test_left_and_right_trade_places_in_a_mirrored_picture():
+    names = ("background", "left ear", "l_eye", "nose", "right ear", "r_eye", "Left", "wheel R")
+    names += ("Right", "wheel L", "clear", "left wing", "bright ear", "r")
+    got = palette.parse_classes("\n".join(names), "classes.txt").mirrored
+    pairs = {(1, 4), (2, 5), (6, 8), (7, 9)}
+    assert {(k, other) for k, other in enumerate(got) if k < other} == pairs
+    assert [got[other] for other in got] == list(range(len(names)))
+
+
 def test_default_colours_start_black_and_stay_apart():
     colours = palette.default_colours(255).astype(int)
     assert colours.shape == (255, 3) and not colours[0].any()

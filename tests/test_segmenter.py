@@ -1,5 +1,7 @@
 """The object that segments photos, of a finished run."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,6 +57,14 @@ def test_mirrored_photo_gives_the_mirrored_mask(segmenter, size, agreement):
     mirrored = segmenter.predict(photos[:, :, ::-1])[:, :, ::-1]
     # the mean over both sides is exact; resizing rounds to whole grey values, not always alike
     assert (mirrored == segmenter.predict(photos)).mean() >= agreement
+
+
+def test_left_and_right_trade_places_in_the_mirrored_photo(segmenter):
+    palette = dataclasses.replace(segmenter.palette, names=("background", "left", "right"))
+    sided, photos = dataclasses.replace(segmenter, palette=palette), _photos(3, 32, 32)
+    mirrored, plain = sided.predict(photos[:, :, ::-1])[:, :, ::-1], sided.predict(photos)
+    np.testing.assert_array_equal(mirrored, np.array([0, 2, 1])[plain])
+    assert {1, 2} & set(np.unique(plain))
 
 
 def test_classes_are_those_of_the_enlarged_probabilities():

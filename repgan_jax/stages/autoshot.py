@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def _train(
         0.0, options.learning_rate, options.warmup_steps, options.steps
     )
     size = data[0]["image"].shape[0]
-    state, step_fn = _start(config, network, data, size, schedule)
+    state, step_fn = _start(config, network, data, size, schedule, palette.mirrored)
     kept = {"state": state, "loss": np.zeros(())}  # its sum since the last validation
     states = checkpoint.Checkpoints(folder / "checkpoints")
     start = distributed.by_leader(states.latest) or 0
@@ -202,6 +202,7 @@ def _start(
     data: dataset.Dataset,
     size: int,
     schedule: optax.Schedule,
+    mirrored: Sequence[int],
 ) -> tuple[segment.TrainState, Any]:
     """Returns the state before the first step, and the step, for the devices of all processes."""
     options = config.autoshot
@@ -217,6 +218,7 @@ def _start(
         settings=options.augment.to_dict(),
         decay=options.ema,
         class_weights=_class_weights(data, options.class_balance),
+        mirrored=mirrored,
     )
     state = segment.init_state(key, network, size, optimizer)
     return state, parallel.spread_step(step, backend=config.backend)
