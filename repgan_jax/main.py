@@ -91,7 +91,8 @@ def use_all_cores(batch_size: int) -> None:
 def run(config: ConfigDict) -> None:
     """Runs the stages of `config` in their order."""
     if config.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
+        folder = os.path.expanduser(config.compilation_cache)
+        jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     todo = [(name, stages.load(name)) for name in config.stages]
     with (

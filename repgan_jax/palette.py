@@ -13,9 +13,9 @@ from repgan_jax.errors import UserError
 IGNORE = 255  # the id of pixels that count nowhere, so that ids end at 254
 
 _LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<colour>#\S*))?")
-_OTHER_SIDE = {"left": "right", "Left": "Right", "l": "r", "L": "R"}
+_OTHER_SIDE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 _OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
-_SIDE = re.compile(rf"(?<![^\W_])(?:{'|'.join(_OTHER_SIDE)})(?![^\W_])")  # as a word of its own
+_SIDE = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_OTHER_SIDE)})(?![^\W\d_])")  # a whole word
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 

@@ -33,7 +33,7 @@ class Coco(export_folders.FolderWriter):
         except ImportError as error:
             raise UserError(
                 "config.export.format: coco is written by pycocotools, which is not installed; "
-                'pip install "repgan-jax[export]"'
+                'pip install --editable ".[export]"'
             ) from error
         self._rle = mask
 

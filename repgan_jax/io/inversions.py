@@ -95,7 +95,10 @@ def write_scores(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
 def read_scores(folder: Path) -> list[dict[str, str]]:
     """Returns what `write_scores` wrote to `folder`, nothing where it did not."""
     path = folder / "scores.csv"
-    return list(csv.DictReader(io.StringIO(path.read_text()))) if path.exists() else []
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def write_strip(folder: Path, name: str, found: Inversion) -> None:

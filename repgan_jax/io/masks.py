@@ -229,7 +229,7 @@ def _read_labelme(path: Path, palette: Palette) -> np.ndarray:
             )
             for shape in document["shapes"]
         ]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{path}: not a labelme file ({type(error).__name__}: {error}); "
             "expected imageWidth, imageHeight and shapes: save it again with labelme"

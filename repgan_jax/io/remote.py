@@ -77,7 +77,7 @@ def working_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Errors that name the temporary one name `path` instead.
     """
     if not str(path).startswith(SCHEME):
-        yield Path(path)
+        yield Path(path).expanduser()
         return
     os.environ.setdefault("EPATH_USE_TF", "false")  # one way to the bucket, whatever is installed
     for logger in ("gcsfs", "google.auth"):  # what is wrong will be raised as well
@@ -287,7 +287,7 @@ def _reaching(path: Path) -> Iterator[None]:
     except (FileNotFoundError, UserError):
         raise
     except ImportError as error:
-        raise UserError(f'{path}: needs gcsfs; pip install "repgan-jax[gcs]"') from error
+        raise UserError(f'{path}: needs gcsfs; pip install --editable ".[gcs]"') from error
     except Exception as error:  # of whatever stands below epath: gcsfs, aiohttp, Google's own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(

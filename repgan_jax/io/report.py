@@ -215,7 +215,7 @@ def write_page(path: Path, title: str, *sections: str) -> None:
     )
     head += tag("title", escape(title)) + tag("style", style)
     page = tag("html", tag("head", head), tag("body", *sections), lang="en")
-    files.atomic_write(path, f"<!doctype html>\n{page}\n".encode())
+    files.atomic_write(path, f"<!doctype html>\n{page}\n".encode(errors="backslashreplace"))
 
 
 def _picture(array: np.ndarray, alt: str) -> str:

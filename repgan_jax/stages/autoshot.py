@@ -32,7 +32,8 @@ def check(config: ConfigDict) -> None:
     options = config.autoshot
     counts = ("steps", "batch_size", "eval_every", "patch")
     common.expect_positive(config, *(f"autoshot.{name}" for name in counts))
-    if not common.is_done(config, "autoshot", FIELDS):
+    generate.check_drop(config)
+    if not common.may_be_done(config, "autoshot", FIELDS):
         common.expect_share(config, "autoshot.batch_size")
     if options.warmup_steps >= options.steps:
         raise UserError(
@@ -42,7 +43,7 @@ def check(config: ConfigDict) -> None:
     pictures = config.generate
     if "generate" in config.stages:  # which makes the dataset
         _check_targets(options, has_probabilities=pictures.soft_labels)
-        _num_held_out(pictures.num_pictures, options)
+        _num_held_out(round((1 - pictures.drop) * pictures.num_pictures), options)
     if {"fewshot", "generate"} <= set(config.stages):
         _check_sizes(options, pictures.picture_size, config.label_size)
 
@@ -51,13 +52,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Trains the network and keeps the weights that did best on held-out generated pictures.
 
     Raises:
-        UserError: settings that do not fit the dataset, or that diverge.
+        UserError: settings that do not fit the dataset or the devices, or that diverge.
     """
     with common.stage(
         "autoshot", config, workdir, FIELDS, after=("generate",), together=True
     ) as stage:
         if stage.finished:
             return
+        common.expect_share(config, "autoshot.batch_size")
         data = generate.open_kept(config, workdir, stage.folder)
         palette = fewshot.load_palette(workdir)
         example, options = data[0], config.autoshot

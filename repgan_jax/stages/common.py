@@ -95,8 +95,15 @@ def stage(
         distributed.wait()
 
 
-def is_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
-    """Returns whether the stage `name` is finished with these `fields`; False for a remote one."""
+def is_made(config: ConfigDict, path: str) -> bool:
+    """Returns whether `path` is in the workdir, where a stage may still have to write it."""
+    return Path(path).absolute().is_relative_to(Path(config.workdir).absolute())
+
+
+def may_be_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
+    """Returns whether the stage `name` is finished with these `fields`, or is remote."""
+    if config.workdir.startswith(remote.SCHEME):
+        return True
     path = Path(config.workdir) / name / RECORD
     record = checkpoint.read_json(path) if path.exists() else {"status": "none"}
     return record["status"] == "done" and record["fields"] == _values(config, fields)

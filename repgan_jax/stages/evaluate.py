@@ -24,7 +24,7 @@ def check(config: ConfigDict) -> None:
     options = config.evaluate
     common.expect_positive(config, "evaluate.size")
     common.expect_one_of(config, "evaluate.split", ("test", "validation"))
-    if options.images:
+    if options.images and not common.is_made(config, options.images):
         pairs = _find(options)
         if "fewshot" in config.stages:  # whose classes will be these
             read_pair(pairs[0], options, masks.read_classes(config.classes))

@@ -21,6 +21,7 @@ def check(config: ConfigDict) -> None:
     """Raises UserError for settings that make no export."""
     common.expect_one_of(config, "export.format", tuple(FORMATS))
     common.expect_positive(config, "export.shard_size")
+    generate.check_drop(config)
     if not 0 <= config.export.held_out < 1:
         raise UserError(
             f"config.export.held_out: {config.export.held_out}, expected 0 <= share < 1"

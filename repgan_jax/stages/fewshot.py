@@ -55,6 +55,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if stage.finished:
             return
         palette = masks.read_classes(config.classes)
+        _say_mirrored(palette)
         generator = common.load_generator(config)
         architecture = {
             "head": options.head,
@@ -237,6 +238,17 @@ def _check_pictures(pictures: np.ndarray, shots: masks.Shots, config: ConfigDict
                 f"difference {difference:.1f} of 255, config.fewshot.picture_tolerance is "
                 f"{tolerance:g}); check latents.npz and config.generator"
             )
+
+
+def _say_mirrored(palette: Palette) -> None:
+    """Says which classes trade places in mirrored pictures: their names alone have told."""
+    pairs = [
+        f"{palette.names[k]} and {palette.names[other]}"
+        for k, other in enumerate(palette.mirrored)
+        if k < other
+    ]
+    if pairs and distributed.leads():
+        common.say("fewshot", f"trade places in mirrored pictures: {', '.join(pairs)}")
 
 
 def _check_labels(labels: np.ndarray, palette: Palette) -> None:

@@ -211,9 +211,8 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
     Raises:
         UserError: no dataset; a share that is none; heads that cannot disagree.
     """
+    check_drop(config)
     share = config.generate.drop
-    if not 0 <= share < 1:
-        raise UserError(f"config.generate.drop: {share}, expected 0 <= share < 1")
     source = common.finished_folder(workdir, "generate")
     data = dataset.open_dataset(source)
     if not (count := round(share * len(data))):
@@ -222,10 +221,7 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
         raise UserError(f"config.generate.drop: {share} of {len(data)} pictures leaves none")
     disagreement = dataset.read_scores(source)["disagreement"]
     if not disagreement.any():
-        raise UserError(
-            f"config.generate.drop: {share}, but a single head never disagrees; "
-            "expected config.fewshot.ensemble of 2 or more, or a share of 0"
-        )
+        raise _never_disagrees(share)
     dropped = np.sort(np.argsort(-disagreement, kind="stable")[:count])
     least = float(disagreement[dropped].min())
     if distributed.leads():
@@ -234,6 +230,23 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
         text = f"{count} of {len(data)} pictures left out (disagreement from {least:.4f})"
         common.say(folder.name, text)
     return data.without(dropped)
+
+
+def check_drop(config: ConfigDict) -> None:
+    """Raises UserError for a share that is none, or that heads still to be fitted cannot tell."""
+    share = config.generate.drop
+    if not 0 <= share < 1:
+        raise UserError(f"config.generate.drop: {share}, expected 0 <= share < 1")
+    count = round(share * config.generate.num_pictures)
+    if count and config.fewshot.ensemble < 2 and {"fewshot", "generate"} <= set(config.stages):
+        raise _never_disagrees(share)
+
+
+def _never_disagrees(share: float) -> UserError:
+    return UserError(
+        f"config.generate.drop: {share}, but a single head never disagrees; "
+        "expected config.fewshot.ensemble of 2 or more, or a share of 0"
+    )
 
 
 def check_label(config: ConfigDict, generator: Generator) -> None:

@@ -78,7 +78,7 @@ class Inverter:
         for field in (f"{group}.start", "invert.landmarks"):
             if path := common.get(config, field):
                 self.inputs[f"config.{field}"] = common.digest(path)
-        folder = Path(options.cache) if options.cache else workdir / "latents"
+        folder = Path(options.cache).expanduser() if options.cache else workdir / "latents"
         self._store = inversions.Store(folder)
 
     def verdict(self, found: Inversion) -> str:

@@ -21,7 +21,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             "config.invert.input: no photos given; say --config.invert.input=PHOTO_OR_FOLDER"
         )
-    images.find_photos(config.invert.input)
+    if not common.is_made(config, config.invert.input):
+        images.find_photos(config.invert.input)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

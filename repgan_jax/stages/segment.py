@@ -36,7 +36,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             "config.segment.input: no photos given; say --config.segment.input=PHOTO_OR_FOLDER"
         )
-    images.find_photos(config.segment.input)
+    if not common.is_made(config, config.segment.input):
+        images.find_photos(config.segment.input)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

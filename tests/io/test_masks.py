@@ -150,6 +150,8 @@ def test_bad_labelme_files_are_refused(tmp_path):
         path.write_text(text)
         with _refused("a.json: not a labelme file"):
             masks.read_mask(path, PALETTE)
+    with _refused("a.json: not a labelme file"):
+        masks.read_mask(_labelme(path, ("nose", "polygon", [*square, [10**400, 0]])), PALETTE)
     for points in (square[:2], [*square, [1, np.nan]], [*square, [1e9, 0]]):
         with _refused("a.json: 'nose' cannot be drawn"):
             masks.read_mask(_labelme(path, ("nose", "polygon", points)), PALETTE)

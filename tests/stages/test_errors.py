@@ -203,6 +203,8 @@ def test_dataset_that_autoshot_cannot_use(tiny_run, workdir, changes, message):
         ({"generate__num_pictures": 1}, "config.autoshot.held_out: 0.2 of 1 generated pictures "),
         ({"autoshot__batch_size": 12}, "config.autoshot.batch_size: 12, expected a multiple of "),
         ({"evaluate__masks": "/nowhere"}, "/nowhere: no such folder; expected the true masks of "),
+        ({"generate__drop": 0.25}, "config.generate.drop: 0.25, but a single head never disagrees"),
+        ({"generate__drop": 1.0}, "config.generate.drop: 1.0, expected 0 <= share < 1"),
         ({"export__format": "yolo"}, "config.export.format: 'yolo', expected one of coco"),
         ({"segment__input": "/nowhere"}, "/nowhere: no such file or folder"),
     ],
@@ -257,6 +259,20 @@ def test_shots_that_teach_nothing(tiny_chain, inputs, tmp_path, value, message):
         images.write_png(inputs["shots"] / f"masks/seed{i:03d}.png", mask)
     line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
     assert line.startswith(f"config.fewshot.shots: {message}")
+
+
+def test_photos_may_be_made_by_a_stage_before(tiny_chain, tmp_path):
+    made = tmp_path / "run/invert/images"
+    line = _fails(tiny_chain, tmp_path / "run", stages="fewshot,segment", segment__input=made)
+    assert line.startswith(f"{made}: no such file or folder")
+    assert (tmp_path / "run/fewshot/heads").exists()
+
+
+def test_sides_are_said(tiny_chain, inputs, tmp_path):
+    (inputs["shots"] / "classes.txt").write_text("background\nleft\nright\n")
+    changes = {"stages": "fewshot", "classes": inputs["shots"] / "classes.txt"}
+    code, out, err = tiny_chain.run(tmp_path / "run", **changes)
+    assert code == 0 and "fewshot: trade places in mirrored pictures: left and right\n" in out, err
 
 
 def test_classes_that_no_shot_shows_are_named(tiny_chain, inputs, tmp_path):

@@ -34,7 +34,7 @@ def calls(monkeypatch):
 
 def config_for(folder, output="", batch_size=2):
     segment_options = {"input": str(folder), "output": str(output), "batch_size": batch_size}
-    return ConfigDict({"segment": {"method": "network", **segment_options}})
+    return ConfigDict({"workdir": "run", "segment": {"method": "network", **segment_options}})
 
 
 def photo(height, width, seed=0):
