@@ -120,6 +120,23 @@ def test_the_folded_layer_costs_an_eighth_of_the_stacked_one_at_most(taps, stack
     assert 0 < 8 * temporary < stacked_temporary
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_wide_layer_takes_memory_for_some_features_at_a_time(taps, monkeypatch, training):
+    head = heads.build("mlp2", CLASSES, SIZE)
+    variables = jax.eval_shape(head.init, jax.random.key(0), taps)
+
+    def loss(params, stats, taps):
+        return jnp.square(head.apply({"params": params, "stats": stats}, taps)).sum()
+
+    def temporary(largest):
+        monkeypatch.setattr(heads, "_LARGEST", largest)
+        program = jax.grad(loss) if training else loss
+        return cost(lambda *args: program(*args), variables["params"], variables["stats"], taps)[2]
+
+    # 250 of 2000 features at a time: a third, in training a fifth; the next layer's sum remains
+    assert 0 < 2.5 * temporary(2**26) < temporary(2**40)
+
+
 def test_what_is_not_used_is_not_computed(generator):
     names, rgb = generator.tap_names, f"[1,{SIZE},{SIZE},3]"
     finest = compiled(lambda g, w: g.synthesis(w)[1][names[-1]], generator, W)
