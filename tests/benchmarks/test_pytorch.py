@@ -8,7 +8,7 @@ import pytest
 from repgan_jax.generator import Generator
 from repgan_jax.models.unet import UNet
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install repgan-jax[reference]")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install --editable .[reference]")
 from benchmarks.pytorch import stacked, stylegan2, unet  # noqa: E402
 
 WIDTHS = {4: 8, 8: 12, 16: 6, 32: 5}

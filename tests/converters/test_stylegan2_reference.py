@@ -14,7 +14,7 @@ from converters import stylegan2
 from repgan_jax.generator import Generator
 
 pytestmark = pytest.mark.slow
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install repgan-jax[reference]")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install --editable .[reference]")
 RESOLUTION, LEVELS = 256, 7  # 4 to 256 pixels
 
 
@@ -37,7 +37,7 @@ def original():
         op = types.SimpleNamespace(upfirdn2d=upfirdn2d)
         patch.setattr(cpp_extension, "load", lambda *args, **kwargs: op)
         package = pytest.importorskip(
-            "stylegan2_torch", reason="needs stylegan2-torch: pip install repgan-jax[reference]"
+            "stylegan2_torch", reason="needs stylegan2-torch: pip install --editable .[reference]"
         )
     torch.manual_seed(0)
     model = package.Generator(RESOLUTION).eval().requires_grad_(False)
