@@ -27,13 +27,13 @@ def augment(
         picture: [H, W, 3].
         targets: [H, W, K] probabilities of the classes; class 0 is the background.
         settings: the fields of `config.autoshot.augment`, their units as told there.
-        mirrored: the class of each class in a mirrored picture; itself if not given.
+        mirrored: the class of each class in a mirrored picture; empty: itself.
     """
     warp_key, colour_key, focus_key = jax.random.split(key, 3)
     matrix = random_affine(warp_key, picture.shape[0], settings)
     warped = warp(jnp.concatenate([picture, targets], -1), matrix)
     picture, targets = warped[..., :3], warped[..., 3:]
-    if list(mirrored) != sorted(mirrored):
+    if mirrored:
         is_mirrored = jnp.linalg.det(matrix[:, :2]) < 0
         targets = jnp.where(is_mirrored, targets[..., jnp.array(mirrored)], targets)
     picture = recolour(colour_key, picture, targets, settings)

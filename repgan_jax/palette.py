@@ -35,11 +35,13 @@ class Palette:
     def mirrored(self) -> tuple[int, ...]:
         """The id that each class has in a mirrored picture: left and right trade places.
 
-        Names tell, where there are both: "left ear" and "right ear", "l_eye" and "r_eye".
+        Names tell, where there are both: "left ear" and "right ear", "l_eye" and "r_eye". Empty
+        where no class has another one.
         """
         ids = {name: k for k, name in enumerate(self.names)}
         others = (_SIDE.sub(lambda found: _OTHER_SIDE[found[0]], name) for name in self.names)
-        return tuple(ids.get(other, k) for k, other in enumerate(others))
+        mirrored = tuple(ids.get(other, k) for k, other in enumerate(others))
+        return mirrored if mirrored != tuple(range(len(mirrored))) else ()
 
     def to_json(self) -> dict[str, list]:
         """Returns what `from_json` takes, made of lists."""

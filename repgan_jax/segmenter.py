@@ -73,12 +73,12 @@ def _probabilities(
 ) -> jax.Array:
     """Returns [N, h, w, K], the mean over each photo uint8 [N, h, w, 3] and its mirror image.
 
-    There, class k is called `mirrored[k]`.
+    There, class k is called `mirrored[k]`, or k if that is empty.
     """
     pictures = photos.astype(jnp.float32) / 127.5 - 1
     plain = network.apply(variables, pictures)
     turned = network.apply(variables, pictures[:, :, ::-1])[:, :, ::-1]
-    if list(mirrored) != sorted(mirrored):
+    if mirrored:
         turned = turned[..., jnp.array(mirrored)]
     return (jax.nn.softmax(plain) + jax.nn.softmax(turned)) / 2
 

@@ -24,6 +24,7 @@ def test_left_and_right_trade_places_in_a_mirrored_picture():
     pairs = {(1, 4), (2, 5), (6, 8), (7, 9), (14, 15), (16, 17), (18, 19)}
     assert {(k, other) for k, other in enumerate(got) if k < other} == pairs
     assert [got[other] for other in got] == list(range(len(names)))
+    assert palette.parse_classes("background\nleft ear\nnose", "classes.txt").mirrored == ()
 
 
 def test_default_colours_start_black_and_stay_apart():

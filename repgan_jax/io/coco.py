@@ -21,7 +21,7 @@ from repgan_jax.palette import IGNORE, Palette
 
 _IGNORED = "__ignore__"  # the category of pixels that count nowhere, as in labelme's files
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before names of files
-_MAX_PIXELS = 1 << 27  # 134 million: more than any camera's
+_MAX_PIXELS = 1 << 27  # 16384 x 8192
 
 
 def read_masks(path: str | Path, palette: Palette) -> dict[str, Callable[[], np.ndarray]]:

@@ -239,8 +239,10 @@ def _read_labelme(path: Path, palette: Palette) -> np.ndarray:
     for label, kind, points in shapes:
         if label not in ids:
             raise UserError(f"{path}: unknown label {label!r}; expected {', '.join(palette.names)}")
-        if kind != "polygon":
-            raise UserError(f"{path}: {label!r} is a {kind}; draw polygons instead")
+        if kind != "polygon" or len(points) < 6:
+            raise UserError(
+                f"{path}: {label!r} is a {kind} of {len(points) // 2} points; draw polygons instead"
+            )
         try:
             mask[coco.draw_polygons([points], size)] = ids[label]
         except ValueError as error:

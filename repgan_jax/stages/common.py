@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from repgan_jax import distributed, generator, parallel
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, remote
+from repgan_jax.io import checkpoint, images, remote
 
 RECORD = remote.LAST  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
 
@@ -93,6 +93,14 @@ def stage(
         remote.push(workdir / "tensorboard" / name)
     if together:
         distributed.wait()
+
+
+def expect_photos(config: ConfigDict, field: str) -> None:
+    """Raises UserError where the dotted `field` names no photos, or none that are there."""
+    if not (path := get(config, field)):
+        raise UserError(f"config.{field}: no photos given; say --config.{field}=PHOTO_OR_FOLDER")
+    if not is_made(config, path):
+        images.find_photos(path)
 
 
 def is_made(config: ConfigDict, path: str) -> bool:

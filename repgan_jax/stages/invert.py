@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from repgan_jax.errors import UserError
 from repgan_jax.io import files, images, inversions
 from repgan_jax.io.inversions import Inversion
 from repgan_jax.stages import common, framing, inversion
@@ -17,12 +16,7 @@ from repgan_jax.stages import common, framing, inversion
 
 def check(config: ConfigDict) -> None:
     """Raises UserError where no photos are named, or none are there."""
-    if not config.invert.input:
-        raise UserError(
-            "config.invert.input: no photos given; say --config.invert.input=PHOTO_OR_FOLDER"
-        )
-    if not common.is_made(config, config.invert.input):
-        images.find_photos(config.invert.input)
+    common.expect_photos(config, "invert.input")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

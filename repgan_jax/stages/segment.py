@@ -32,12 +32,7 @@ Result = tuple[Path, np.ndarray, np.ndarray]  # file, photo [H, W, 3], ids [H, W
 def check(config: ConfigDict) -> None:
     """Raises UserError where no photos are named, or none are there."""
     common.expect_one_of(config, "segment.method", ("network", "invert"))
-    if not config.segment.input:
-        raise UserError(
-            "config.segment.input: no photos given; say --config.segment.input=PHOTO_OR_FOLDER"
-        )
-    if not common.is_made(config, config.segment.input):
-        images.find_photos(config.segment.input)
+    common.expect_photos(config, "segment.input")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

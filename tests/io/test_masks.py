@@ -138,7 +138,7 @@ def test_bad_labelme_files_are_refused(tmp_path):
     square = [[0, 0], [2, 0], [2, 2]]
     with _refused("a.json: unknown label 'hat'; expected background, nose, eyes"):
         masks.read_mask(_labelme(path, ("hat", "polygon", square)), PALETTE)
-    with _refused("a.json: 'nose' is a circle; draw polygons instead"):
+    with _refused("a.json: 'nose' is a circle of 2 points; draw polygons instead"):
         masks.read_mask(_labelme(path, ("nose", "circle", square[:2])), PALETTE)
     for text in ("", "[]", '{"shapes": []}', '{"imageWidth": -1, "imageHeight": 2, "shapes": []}'):
         path.write_text(text)
@@ -152,7 +152,9 @@ def test_bad_labelme_files_are_refused(tmp_path):
             masks.read_mask(path, PALETTE)
     with _refused("a.json: not a labelme file"):
         masks.read_mask(_labelme(path, ("nose", "polygon", [*square, [10**400, 0]])), PALETTE)
-    for points in (square[:2], [*square, [1, np.nan]], [*square, [1e9, 0]]):
+    with _refused("a.json: 'nose' is a polygon of 2 points; draw polygons instead"):
+        masks.read_mask(_labelme(path, ("nose", "polygon", square[:2])), PALETTE)
+    for points in ([*square, [1, np.nan]], [*square, [1e9, 0]]):
         with _refused("a.json: 'nose' cannot be drawn"):
             masks.read_mask(_labelme(path, ("nose", "polygon", points)), PALETTE)
     with _refused("a.json: unknown label "):

@@ -101,5 +101,8 @@ def test_no_photos_is_an_error_before_any_work(tmp_path, calls):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no photos in this folder"):
         segment.check(config_for(tmp_path / "empty"))
+    with pytest.raises(UserError, match="no photos in this folder"):
+        segment.run(config_for(tmp_path / "empty"), tmp_path)
     with pytest.raises(UserError, match="config.segment.input: no photos given"):
         segment.check(config_for(""))
+    assert not (tmp_path / "segment").exists()
