@@ -15,7 +15,10 @@ IGNORE = 255  # the id of pixels that count nowhere, so that ids end at 254
 _LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<colour>#\S*))?")
 _OTHER_SIDE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 _OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
-_SIDE = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_OTHER_SIDE)})(?![^\W\d_])")  # a whole word
+_CAMEL = r"(?<=[a-z])(?=[A-Z])"  # between the words of leftEar
+_SIDE = re.compile(  # a whole word
+    rf"(?:(?<![^\W\d_])|{_CAMEL})(?:{'|'.join(_OTHER_SIDE)})(?:(?![^\W\d_])|{_CAMEL})"
+)
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -35,8 +38,8 @@ class Palette:
     def mirrored(self) -> tuple[int, ...]:
         """The id that each class has in a mirrored picture: left and right trade places.
 
-        Names tell, where there are both: "left ear" and "right ear", "l_eye" and "r_eye". Empty
-        where no class has another one.
+        Names tell, where there are both: "left ear" and "right ear", "l_eye" and "r_eye", "lipL"
+        and "lipR". Empty where no class has another one.
         """
         ids = {name: k for k, name in enumerate(self.names)}
         others = (_SIDE.sub(lambda found: _OTHER_SIDE[found[0]], name) for name in self.names)

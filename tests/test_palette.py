@@ -20,8 +20,11 @@ def test_left_and_right_trade_places_in_a_mirrored_picture():
     names = ("background", "left ear", "l_eye", "nose", "right ear", "r_eye", "Left", "wheel R")
     names += ("Right", "wheel L", "clear", "left wing", "bright ear", "r")
     names += ("LEFT_LEG", "RIGHT_LEG", "wheel_l2", "wheel_r2", "l10", "r10")
+    names += ("leftHand", "rightHand", "footL", "footR", "lKnee", "rKnee", "armLeft", "armRight")
+    names += ("LEG", "REG", "upperleft", "upperright")
     got = palette.parse_classes("\n".join(names), "classes.txt").mirrored
     pairs = {(1, 4), (2, 5), (6, 8), (7, 9), (14, 15), (16, 17), (18, 19)}
+    pairs |= {(20, 21), (22, 23), (24, 25), (26, 27)}
     assert {(k, other) for k, other in enumerate(got) if k < other} == pairs
     assert [got[other] for other in got] == list(range(len(names)))
     assert palette.parse_classes("background\nleft ear\nnose", "classes.txt").mirrored == ()
