@@ -70,12 +70,17 @@ def fit_heads(
         of each step, [steps], mean over members.
     """
     init_key, order_key = jax.random.split(key)
-    one = {name: jnp.zeros((1, *tap.shape[1:])) for name, tap in taps.items()}
-    init = jax.jit(jax.vmap(lambda k: head.init(k, one)["params"]))
-    params = init(jax.random.split(init_key, members))
-    orders = jax.device_get(_orders(order_key, len(masks), members, steps, batch_size, flip))
+    shapes = {name: (1, *tap.shape[1:]) for name, tap in taps.items()}
     optimizer = optax.adamw(schedule, weight_decay=weight_decay)
-    state = (params, jax.vmap(optimizer.init)(params))
+
+    @jax.jit
+    @jax.vmap
+    def init(key):
+        params = head.init(key, {name: jnp.zeros(shape) for name, shape in shapes.items()})
+        return params["params"], optimizer.init(params["params"])
+
+    state = init(jax.random.split(init_key, members))
+    orders = jax.device_get(_orders(order_key, len(masks), members, steps, batch_size, flip))
     if batch_size > 1:
         state, taps, masks = parallel.replicate((state, dict(taps), masks), everywhere=True)
     else:  # bound to its device, as it comes back: or the second chunk would be compiled anew

@@ -43,6 +43,7 @@ def choose(taps: Taps, names: Sequence[str], size: int) -> dict[str, jax.Array]:
     return chosen
 
 
+@jax.jit
 def root_mean_square(taps: Taps) -> dict[str, jax.Array]:
     """Returns for each tap [N, h, w, C] the root mean square of its channels, [C], never zero."""
     power = {name: jnp.mean(jnp.square(tap), (0, 1, 2)) for name, tap in taps.items()}
