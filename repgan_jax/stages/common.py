@@ -3,9 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import functools
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -19,6 +16,7 @@ from ml_collections import ConfigDict
 from repgan_jax import distributed, generator, parallel
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, images, remote
+from repgan_jax.stages import fingerprints
 
 RECORD = remote.LAST  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
 
@@ -97,7 +95,7 @@ def stage(
 
 def expect_photos(config: ConfigDict, field: str) -> None:
     """Raises UserError where the dotted `field` names no photos, or none that are there."""
-    if not (path := get(config, field)):
+    if not (path := fingerprints.get(config, field)):
         raise UserError(f"config.{field}: no photos given; say --config.{field}=PHOTO_OR_FOLDER")
     if not is_made(config, path):
         images.find_photos(path)
@@ -114,7 +112,10 @@ def may_be_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
         return True
     path = Path(config.workdir) / name / RECORD
     record = checkpoint.read_json(path) if path.exists() else {"status": "none"}
-    return record["status"] == "done" and record["fields"] == _values(config, fields)
+    now = fingerprints.values(config, fields)
+    return record["status"] == "done" and not any(
+        fingerprints.changed_values(record["fields"], now)
+    )
 
 
 def finished_folder(workdir: Path, name: str) -> Path:
@@ -129,41 +130,16 @@ def fingerprint(workdir: Path, name: str) -> str:
     return _finished_record(workdir, name)["fingerprint"]
 
 
-def digest(path: str | Path, names: Sequence[str] = ("*",)) -> str:
-    """Returns a hexadecimal digest of a file, or of names and bytes of the files in a folder.
-
-    Hidden files and folders count for nothing: file managers leave theirs anywhere.
-
-    Args:
-        path: file or folder.
-        names: patterns of what counts in the folder.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    total = hashlib.sha256()
-    parts = [part for name in names for part in path.glob(name)] if path.is_dir() else [path]
-    files = {file for part in parts for file in (part, *part.rglob("*")) if file.is_file()}
-    for file in sorted(files):
-        name = file.relative_to(path)
-        if any(part.startswith(".") for part in name.parts):
-            continue
-        total.update(os.fsencode(name) + b"\0")
-        with file.open("rb") as content:
-            total.update(hashlib.file_digest(content, "sha256").digest())
-    return total.hexdigest()
-
-
 def expect_positive(config: ConfigDict, *fields: str) -> None:
     """Raises UserError where one of the dotted `fields` is less than 1."""
     for field in fields:
-        if (value := get(config, field)) < 1:
+        if (value := fingerprints.get(config, field)) < 1:
             raise UserError(f"config.{field}: {value}, expected at least 1")
 
 
 def expect_one_of(config: ConfigDict, field: str, choices: Sequence[str]) -> None:
     """Raises UserError where the dotted `field` is none of `choices`."""
-    if (value := get(config, field)) not in choices:
+    if (value := fingerprints.get(config, field)) not in choices:
         raise UserError(f"config.{field}: {value!r}, expected one of {', '.join(choices)}")
 
 
@@ -175,7 +151,7 @@ def expect_share(config: ConfigDict, field: str) -> None:
             f"config.cluster: {here} of {devices} devices are in this one of "
             f"{distributed.size()} processes; expected equally many in each"
         )
-    if (value := get(config, field)) % devices:
+    if (value := fingerprints.get(config, field)) % devices:
         raise UserError(f"config.{field}: {value}, expected a multiple of the {devices} devices")
 
 
@@ -185,16 +161,10 @@ def load_generator(config: ConfigDict) -> generator.Generator:
     return generator.load_generator(config.generator, dtype=jnp.dtype(config.dtype))
 
 
-def generator_digest(config: ConfigDict) -> str:
-    """Returns a digest of what the run's generator draws with."""
-    checkpoint.check_generator(config.generator)
-    return digest(config.generator, checkpoint.GENERATOR_FILES)
-
-
 def expect_same_generator(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError where the generator is not the one that the heads were fitted to."""
     fitted = _finished_record(workdir, "fewshot")["inputs"]["config.generator"]
-    if fitted != generator_digest(config):
+    if fitted != fingerprints.generator_digest(config):
         raise UserError(
             f"config.generator: {config.generator} is not the generator that the heads in "
             f"{workdir / 'fewshot'} were fitted to; run stage fewshot again, or give that one"
@@ -225,18 +195,15 @@ def _describe(
     inputs: Mapping[str, str],
     after: Sequence[str],
 ) -> dict[str, Any]:
-    """Returns {"fields", "inputs", "fingerprint"}: what a stage's result depends on."""
+    """Returns what `fingerprints.describe` does, the stages `after` among the inputs."""
     inputs = {**inputs, **{other: fingerprint(workdir, other) for other in after}}
-    record = {"fields": _values(config, fields), "inputs": inputs}
-    text = json.dumps(record, sort_keys=True)
-    return {**record, "fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+    return fingerprints.describe(config, fields, inputs)
 
 
 def _prepare(folder: Path, record: Mapping[str, Any], refuse_changes: bool) -> bool:
     """Makes `folder` fit for work on `record`; returns whether nothing is left to do there."""
     old = _read_record(folder)
-    if old and old["fingerprint"] != record["fingerprint"]:
-        changes = ", ".join(_changes(old, record))
+    if old and (changes := ", ".join(fingerprints.changes(old, record))):
         work = refuse_changes and len(list(folder.glob("[!.]*"))) > 1
         if work or remote.is_remote(folder):  # whose it is cannot be known there
             raise UserError(
@@ -264,7 +231,7 @@ def _expect_same(folder: Path, record: Mapping[str, Any], who: str) -> dict[str,
         raise UserError(
             f"{folder}: not there; all processes need one --config.workdir that they share"
         )
-    if changes := ", ".join(_changes(found, record)):
+    if changes := ", ".join(fingerprints.changes(found, record)):
         raise UserError(f"{folder}: {who} has other settings ({changes}); start all with the same")
     return found
 
@@ -312,35 +279,3 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
             "move it away or choose another --config.workdir"
         )
     return None
-
-
-def get(config: ConfigDict, field: str) -> Any:
-    """Returns the value of a dotted field."""
-    return functools.reduce(getattr, field.split("."), config)
-
-
-def _leaves(config: ConfigDict, field: str) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) of a field, or of every field in a group."""
-    value = get(config, field)
-    if isinstance(value, ConfigDict):
-        for key in value:
-            yield from ((f"{field}.{name}", leaf) for name, leaf in _leaves(value, key))
-    else:
-        yield field, value
-
-
-def _values(config: ConfigDict, fields: Sequence[str]) -> dict[str, Any]:
-    """Returns the values of `fields` by dotted name, as they are on disk: (1, 2) is [1, 2]."""
-    values = dict(leaf for field in fields for leaf in _leaves(config, field))
-    return json.loads(json.dumps(values))
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yields one phrase for every field or input that differs."""
-    for name in sorted(old["fields"].keys() | new["fields"].keys()):
-        was, now = old["fields"].get(name), new["fields"].get(name)
-        if was != now:
-            yield f"config.{name} {json.dumps(was)} -> {json.dumps(now)}"
-    for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
-        if old["inputs"].get(name) != new["inputs"].get(name):
-            yield name

@@ -12,7 +12,7 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import celebamask, checkpoint, files, images, masks
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter, load_segmenter
-from repgan_jax.stages import common
+from repgan_jax.stages import common, fingerprints
 
 FIELDS = ("evaluate",)
 _BATCH = 8  # photos at a time: what it saves is overhead, what it costs is memory
@@ -45,8 +45,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         return
     pairs = _find(options)
     inputs = {
-        "config.evaluate.images": common.digest(options.images),
-        "config.evaluate.masks": common.digest(options.masks),
+        "config.evaluate.images": fingerprints.digest(options.images),
+        "config.evaluate.masks": fingerprints.digest(options.masks),
     }
     after = ("autoshot",)
     with common.stage("evaluate", config, workdir, FIELDS, inputs=inputs, after=after) as stage:

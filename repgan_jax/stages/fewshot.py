@@ -18,7 +18,7 @@ from repgan_jax.generator import Generator
 from repgan_jax.io import checkpoint, files, images, masks, remote
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
-from repgan_jax.stages import common, photo_shots
+from repgan_jax.stages import common, fingerprints, photo_shots
 from repgan_jax.stages.inversion import Inverter
 
 FIELDS = ("seed", "label_size", "dtype", "fewshot")
@@ -42,9 +42,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     options = config.fewshot
     together = options.batch_size > 1  # one shot is work for one device
-    inputs = {"config.generator": common.generator_digest(config)}
+    inputs = {"config.generator": fingerprints.generator_digest(config)}
     for field in ("classes", "fewshot.shots"):
-        inputs[f"config.{field}"] = common.digest(common.get(config, field))
+        inputs[f"config.{field}"] = fingerprints.digest(fingerprints.get(config, field))
     inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None
     fields = FIELDS
     if inverter:

@@ -19,7 +19,7 @@ from repgan_jax.generator import Generator
 from repgan_jax.io import checkpoint, images, inversions, masks
 from repgan_jax.io.inversions import Inversion
 from repgan_jax.perceptual import load_perceptual
-from repgan_jax.stages import common
+from repgan_jax.stages import common, fingerprints
 
 PRESETS = ("fast", "standard", "paper")
 _SHARES = (0.0, 0.1, 0.5, 1.0)  # of the steps, in a strip; the photo itself follows
@@ -71,13 +71,15 @@ class Inverter:
         self._starts = masks.read_latents(Path(self.settings.start)) if self.settings.start else {}
         self.fields = ("seed", "dtype", "invert.preset", group)
         self._weights = {
-            "config.generator": common.generator_digest(config),
-            "config.invert.perceptual": common.digest(Path(options.perceptual) / self.settings.net),
+            "config.generator": fingerprints.generator_digest(config),
+            "config.invert.perceptual": fingerprints.digest(
+                Path(options.perceptual) / self.settings.net
+            ),
         }
         self.inputs = dict(self._weights)
         for field in (f"{group}.start", "invert.landmarks"):
-            if path := common.get(config, field):
-                self.inputs[f"config.{field}"] = common.digest(path)
+            if path := fingerprints.get(config, field):
+                self.inputs[f"config.{field}"] = fingerprints.digest(path)
         folder = Path(options.cache).expanduser() if options.cache else workdir / "latents"
         self._store = inversions.Store(folder)
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from repgan_jax.io import files, images, inversions
 from repgan_jax.io.inversions import Inversion
-from repgan_jax.stages import common, framing, inversion
+from repgan_jax.stages import common, fingerprints, framing, inversion
 
 
 def check(config: ConfigDict) -> None:
@@ -28,7 +28,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     options = config.invert
     inverter = inversion.Inverter(config, workdir)
-    inputs = {**inverter.inputs, "config.invert.input": common.digest(options.input)}
+    inputs = {**inverter.inputs, "config.invert.input": fingerprints.digest(options.input)}
     with common.stage("invert", config, workdir, inverter.fields, inputs=inputs) as stage:
         if stage.finished:
             return

@@ -3,15 +3,12 @@
 import errno
 import fcntl
 import json
-import os
-import sys
-from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from repgan_jax.errors import UserError
-from repgan_jax.stages import common
+from repgan_jax.stages import common, fingerprints
 
 FIELDS = ("seed", "fewshot.steps", "fewshot.augment")
 
@@ -65,31 +62,11 @@ def test_changed_input_starts_again(tmp_path, capsys):
     shots.mkdir()
     (shots / "a.png").write_bytes(b"a")
     run = tmp_path / "run"
-    _run(run, _config(), inputs={"shots": common.digest(shots)})
-    assert _run(run, _config(), inputs={"shots": common.digest(shots)})[0]
+    _run(run, _config(), inputs={"shots": fingerprints.digest(shots)})
+    assert _run(run, _config(), inputs={"shots": fingerprints.digest(shots)})[0]
     (shots / "a.png").write_bytes(b"b")
-    assert not _run(run, _config(), inputs={"shots": common.digest(shots)})[0]
+    assert not _run(run, _config(), inputs={"shots": fingerprints.digest(shots)})[0]
     assert "these changed: shots\n" in capsys.readouterr().out
-
-
-def test_digest_of_what_counts(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"a")
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more/b.png").write_bytes(b"b")
-    whole, part = common.digest(tmp_path), common.digest(tmp_path, ("more",))
-    assert whole != part
-    (tmp_path / ".DS_Store").write_bytes(b"")
-    (tmp_path / "more/._b.png").write_bytes(b"")
-    assert common.digest(tmp_path) == whole
-    (tmp_path / "c.png").write_bytes(b"c")
-    assert common.digest(tmp_path) != whole and common.digest(tmp_path, ("more",)) == part
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only there are names of files any bytes")
-def test_digest_of_names_that_are_no_text(tmp_path):
-    before = common.digest(tmp_path)
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).write_bytes(b"")
-    assert common.digest(tmp_path) != before
 
 
 def test_file_system_without_locks(tmp_path, monkeypatch):
@@ -178,19 +155,3 @@ def test_two_runs_do_not_share_a_workdir(tmp_path):
         pytest.raises(UserError, match="another run is working here"),
     ):
         _run(tmp_path, _config())
-
-
-def test_digest_sees_names_and_bytes(tmp_path):
-    def folder(name, files):
-        for file, content in files.items():
-            path = tmp_path / name / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        return common.digest(tmp_path / name)
-
-    first = folder("first", {"a": b"1", "b/c": b"2"})
-    assert folder("same", {"a": b"1", "b/c": b"2"}) == first
-    assert folder("renamed", {"a": b"1", "b/d": b"2"}) != first
-    assert folder("moved bytes", {"a": b"12", "b/c": b""}) != first
-    with pytest.raises(UserError, match="nowhere: no such file or folder"):
-        common.digest(tmp_path / "nowhere")
