@@ -1,51 +1,83 @@
 """True part masks of face photos, as CelebAMask-HQ publishes them or fused into one a photo."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import images
+from repgan_jax.io import images, listing
 from repgan_jax.palette import IGNORE, Palette
 
 LAYOUTS = ("fused", "celebamask")
 
 
 def find_pairs(photos: str | Path, masks: str | Path, layout: str) -> list[tuple[str, Path, Path]]:
-    """Returns (stem, photo, mask key) of every photo in a folder, sorted by stem.
+    """Returns (name, photo, mask key) of every photo in a folder, sorted by name.
+
+    Names are relative paths without suffix: photos in folders inside are found, too.
 
     Args:
         photos: folder of photos.
-        masks: folder of their masks. "fused": `{stem}.png`. "celebamask": `{id}_{part}.png`, ids
-            padded to five digits, all in this folder or in folders inside it.
+        masks: folder of their masks. "fused": one picture of that name for each, in the same
+            folder inside. "celebamask": `{id}_{part}.png`, ids padded to five digits, all in this
+            folder or in folders inside it.
         layout: "fused" or "celebamask".
 
     Returns:
-        Keys for `read_truth`: the PNG itself, or the part files' path up to `_{part}.png`.
+        Keys for `read_truth`: the picture itself, or the part files' path up to `_{part}.png`.
 
     Raises:
-        UserError: an unknown layout, no photos, or a photo without a mask.
+        UserError: an unknown layout, no photos, two photos of one name, or a photo without a mask
+            or with several.
     """
     if layout not in LAYOUTS:
         raise UserError(f"config.evaluate.layout: {layout!r}; expected {' or '.join(LAYOUTS)}")
     masks = Path(masks)
     if not masks.is_dir():
         raise UserError(f"{masks}: no such folder; expected the true masks of {photos}")
-    if layout == "fused":
-        keys = {path.stem: path for path in masks.glob("*.png")}
-    else:
-        prefixes = ((p, p.name.split("_", 1)[0]) for p in masks.rglob("*_*.png"))
-        keys = {prefix: path.with_name(prefix) for path, prefix in prefixes}
+    find_key = _find_fused(masks) if layout == "fused" else _find_parts(masks)
+    found = listing.find_photos(photos, recursive=True, without=[masks]).files
+    by_name: dict[str, list[Path]] = {}
+    for relative, photo in found.items():
+        by_name.setdefault(PurePath(relative).with_suffix("").as_posix(), []).append(photo)
     pairs = []
-    for photo in images.find_photos(photos):
-        stem = photo.stem
-        name = stem.zfill(5) if layout == "celebamask" and stem.isdigit() else stem
-        if name not in keys:
-            expected = f"{name}.png" if layout == "fused" else f"{name}_skin.png and the like"
-            raise UserError(f"{masks}: no mask for {photo}; expected {expected}")
-        pairs.append((stem, photo, keys[name]))
+    for name, files in by_name.items():
+        photo = listing.the_one(files, f"photo {name!r}")
+        pairs.append((name, photo, find_key(photo, name)))
     return sorted(pairs)
+
+
+def _find_fused(masks: Path) -> Callable[[Path, str], Path]:
+    """Returns a function that finds the mask of (photo, name)."""
+
+    @functools.cache
+    def index(folder: Path) -> dict[str, list[Path]]:
+        return listing.index(folder, listing.MASK_SUFFIXES)
+
+    def find(photo: Path, name: str) -> Path:
+        path = masks / name
+        if not (files := index(path.parent).get(listing.stem_key(path.name))):
+            raise UserError(f"{masks}: no mask for {photo}; expected {name}.png")
+        return listing.the_one(files, f"the mask of {photo}")
+
+    return find
+
+
+def _find_parts(masks: Path) -> Callable[[Path, str], Path]:
+    """Returns a function that finds the key of the part files of (photo, name)."""
+    prefixes = ((path, path.name.split("_", 1)[0]) for path in masks.rglob("*_*.png"))
+    keys = {prefix: path.with_name(prefix) for path, prefix in prefixes}
+
+    def find(photo: Path, name: str) -> Path:
+        stem = PurePath(name).name
+        stem = stem.zfill(5) if stem.isdigit() else stem
+        if stem not in keys:
+            raise UserError(f"{masks}: no mask for {photo}; expected {stem}_skin.png and the like")
+        return keys[stem]
+
+    return find
 
 
 def read_truth(

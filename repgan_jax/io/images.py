@@ -14,11 +14,6 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import files
 from repgan_jax.palette import IGNORE, Palette
 
-# What people call a photo. Those that cannot be read are refused by name, not passed over.
-PHOTO_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")
-)
-
 # What Pillow raises on damaged files, depending on the format and on the place of the damage.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
@@ -65,25 +60,6 @@ def read_photo(path: str | Path) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
-
-
-def find_photos(path: str | Path) -> list[Path]:
-    """Returns the photos in a folder, sorted by name, or the one file that `path` is.
-
-    Raises:
-        UserError: nothing at `path`, or a folder without photos.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder; give a photo or a folder of photos")
-    photos = sorted(
-        p for p in path.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and p.name[0] != "."
-    )
-    if not photos:
-        raise UserError(f"{path}: no photos in this folder; expected JPEG, PNG, WebP or the like")
-    return photos
 
 
 def encode_png(array: np.ndarray) -> bytes:

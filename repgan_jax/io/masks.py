@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import coco, images
+from repgan_jax.io import coco, images, listing
 from repgan_jax.palette import IGNORE, Palette, parse_classes
 
 LATENTS = "latents.npz"  # in a folder of shots that the generator made
@@ -143,10 +143,13 @@ def find_shots(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Path]
     """Returns the pictures in `folder/images` by stem, or those called `names`, in that order.
 
     Raises:
-        UserError: no pictures; an unknown name.
+        UserError: no pictures; two of one stem; an unknown name.
     """
     folder = Path(folder) / "images"
-    pictures = {path.stem: path for path in images.find_photos(folder)}
+    by_stem: dict[str, list[Path]] = {}
+    for path in listing.find_photos(folder).files.values():
+        by_stem.setdefault(path.stem, []).append(path)
+    pictures = {s: listing.the_one(paths, f"shot {s!r}") for s, paths in by_stem.items()}
     names = [str(name) for name in names]  # `--config.fewshot.names=10,20` gives numbers
     for name in names:
         if name not in pictures:
@@ -280,11 +283,13 @@ def read_latents(path: Path) -> dict[str, np.ndarray]:
 
 
 def _find_mask(folder: Path, name: str) -> Path:
-    """Returns the path of a shot's mask: the PNG if there is one, else the polygons."""
-    for file in (f"masks/{name}.png", f"labelme/{name}.json", _COCO):
-        path = folder / file
-        if path.is_file():
-            return path
+    """Returns the path of a shot's mask: the picture if there is one, else the polygons."""
+    places = (("masks", listing.MASK_SUFFIXES), ("labelme", (".json",)))
+    for place, suffixes in places:
+        if found := listing.index(folder / place, suffixes).get(listing.stem_key(name)):
+            return listing.the_one(found, f"the mask of shot {name!r}")
+    if (folder / _COCO).is_file():
+        return folder / _COCO
     raise UserError(
         f"{folder}: no mask for shot {name!r}; expected masks/{name}.png, labelme/{name}.json "
         f"or {_COCO}"

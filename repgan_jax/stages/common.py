@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from repgan_jax import distributed, generator, parallel
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, images, remote
+from repgan_jax.io import checkpoint, listing, remote
 from repgan_jax.stages import fingerprints
 
 RECORD = remote.LAST  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
@@ -98,7 +98,7 @@ def expect_photos(config: ConfigDict, field: str) -> None:
     if not (path := fingerprints.get(config, field)):
         raise UserError(f"config.{field}: no photos given; say --config.{field}=PHOTO_OR_FOLDER")
     if not is_made(config, path):
-        images.find_photos(path)
+        listing.find_photos(path)
 
 
 def is_made(config: ConfigDict, path: str) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from repgan_jax import align
 from repgan_jax.errors import UserError
-from repgan_jax.io import images, landmarks, masks
+from repgan_jax.io import images, landmarks, listing, masks
 from repgan_jax.palette import IGNORE
 
 Squares = Mapping[str, align.Square]  # by file name
@@ -51,7 +51,7 @@ def read_photos(path: str | Path, size: int, faces: str | Path = "") -> dict[str
         UserError: what `read_photo` refuses; two photos of one stem.
     """
     photos, squares = {}, read_squares(faces)
-    for file in images.find_photos(path):
+    for file in listing.find_photos(path).files.values():
         if file.stem in photos:
             raise UserError(f"{file}: another photo is named {file.stem!r} too; rename one")
         photos[file.stem] = read_photo(file, size, squares)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 import repgan_jax
 from repgan_jax import synthesize
 from repgan_jax.errors import UserError
-from repgan_jax.io import files, images, remote
+from repgan_jax.io import files, images, listing, remote
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.segmenter import most_likely
 from repgan_jax.stages import common, fewshot, framing
@@ -43,7 +43,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             cannot make.
     """
     options = config.segment
-    photos = images.find_photos(options.input)
+    photos = [*listing.find_photos(options.input).files.values()]
     folder = Path(options.output or workdir / "segment")
     names, areas, failures = _output_names(photos), {}, []
     by = _by_network if options.method == "network" else _by_inversion

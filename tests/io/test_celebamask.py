@@ -112,6 +112,34 @@ def test_missing_files_are_named(folder):
         celebamask.find_pairs(photos, folder / "fused", "merged")
 
 
+def test_pairs_mirror_folders_and_ignore_the_case_of_suffixes(folder):
+    photos, fused = folder / "photos", folder / "fused"
+    for path in (photos, fused):
+        (path / "sub").mkdir()
+        (path / "7.png").rename(path / "sub" / "7.PNG")
+    pairs = celebamask.find_pairs(photos, fused, "fused")
+    assert pairs == [
+        ("2001", photos / "2001.png", fused / "2001.png"),
+        ("sub/7", photos / "sub/7.PNG", fused / "sub/7.PNG"),
+    ]
+    parts = celebamask.find_pairs(photos, folder / "parts", "celebamask")
+    assert [(name, key.name) for name, _, key in parts] == [("2001", "02001"), ("sub/7", "00007")]
+    fused.rename(photos / "masks")  # inside the photos' folder, it is not one of photos
+    pairs = celebamask.find_pairs(photos, photos / "masks", "fused")
+    assert [name for name, _, _ in pairs] == ["2001", "sub/7"]
+
+
+def test_several_files_of_one_name_are_refused(folder):
+    photos, fused = folder / "photos", folder / "fused"
+    images.write_png(photos / "7.jpg", np.zeros((6, 8, 3), np.uint8))
+    with _refused("photos: 2 files for photo '7': 7.jpg, 7.png; expected one"):
+        celebamask.find_pairs(photos, fused, "fused")
+    (photos / "7.jpg").unlink()
+    images.write_png(fused / "7.tif", np.zeros((6, 8), np.uint8))
+    with _refused("fused: 2 files for the mask of .*7.png: 7.png, 7.tif; expected one"):
+        celebamask.find_pairs(photos, fused, "fused")
+
+
 def test_bad_maps_and_masks_are_refused(folder):
     key, prefix = folder / "fused" / "7.png", folder / "parts" / "0" / "00007"
 

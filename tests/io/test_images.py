@@ -117,19 +117,6 @@ def test_damaged_exif_is_no_traceback(tmp_path):
         images.read_photo(path)
 
 
-def test_find_photos(tmp_path):
-    for name in ("b.JPG", "a.png", "c.heic", "notes.txt", ".hidden.png"):
-        (tmp_path / name).touch()
-    found = images.find_photos(tmp_path)
-    assert [path.name for path in found] == ["a.png", "b.JPG", "c.heic"]
-    assert images.find_photos(tmp_path / "a.png") == [tmp_path / "a.png"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: no photos in this folder"):
-        images.find_photos(tmp_path / "empty")
-    with pytest.raises(UserError, match="nowhere: no such file or folder"):
-        images.find_photos(tmp_path / "nowhere")
-
-
 def test_png_round_trip(tmp_path):
     for array in (_picture(), _picture()[..., 0]):
         np.testing.assert_array_equal(images.decode_png(images.encode_png(array)), array)

@@ -167,6 +167,26 @@ def test_shots_may_be_named_by_numbers(shots):
     assert list(masks.find_shots(shots, (10,))) == ["10"]
 
 
+def test_files_of_shots_are_found_whatever_the_case_of_their_suffix(shots):
+    expected = masks.read_shots(shots, PALETTE)
+    for path in [*shots.rglob("*.png"), *shots.rglob("*.json")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    found = masks.read_shots(shots, PALETTE)
+    assert found.names == expected.names
+    np.testing.assert_array_equal(found.masks, expected.masks)
+
+
+def test_several_files_for_one_shot_are_refused(shots):
+    name = masks.read_shots(shots, PALETTE).names[0]
+    for folder, what in (("images", f"shot '{name}'"), ("masks", f"the mask of shot '{name}'")):
+        path = next((shots / folder).glob(f"{name}.*"))
+        second = path.with_suffix(".BMP")
+        Image.open(path).save(second)
+        with _refused(f"{folder}: 2 files for {what}: {name}.BMP, {name}.png; expected one"):
+            masks.read_shots(shots, PALETTE)
+        second.unlink()
+
+
 def test_bad_class_lists_are_refused(tmp_path):
     with _refused("none.txt: no class list .No such file or directory"):
         masks.read_classes(tmp_path / "none.txt")
