@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, images, remote
+from repgan_jax.io import checkpoint, images, remote, results
 from repgan_jax.models.unet import UNet
 from repgan_jax.palette import Palette
 
@@ -100,20 +100,28 @@ def most_likely(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray
 def load_segmenter(workdir: str | os.PathLike[str]) -> Segmenter:
     """Returns the network that the stage `autoshot` of the run in `workdir`, or gs://, kept.
 
+    While another one is trained with other settings, it is the finished one.
+
     Raises:
         UserError: the stage is not there or not finished, or its files are damaged.
     """
     with remote.working_folder(workdir) as local:
-        folder = local / "autoshot"
         for part in (_ARCHITECTURE, "best"):
-            remote.pull(folder / part)
-        if not (folder / _ARCHITECTURE).exists():
-            raise UserError(f"{local}: no segmenter here; run the stages up to autoshot to the end")
-        architecture = checkpoint.read_json(folder / _ARCHITECTURE)
-        palette = Palette.from_json(architecture["palette"])
-        return Segmenter(
-            UNet(palette.num_classes, tuple(architecture["widths"]), architecture["patch"]),
-            checkpoint.read_tree(folder / "best"),
-            palette,
-            architecture["size"],
+            remote.pull(local / "autoshot" / part)
+        return results.read(local / "autoshot", _read)
+
+
+def _read(folder: Path) -> Segmenter:
+    """Returns the network in the stage's `folder`."""
+    if not (folder / _ARCHITECTURE).exists():
+        raise UserError(
+            f"{folder.parent}: no segmenter here; run the stages up to autoshot to the end"
         )
+    architecture = checkpoint.read_json(folder / _ARCHITECTURE)
+    palette = Palette.from_json(architecture["palette"])
+    return Segmenter(
+        UNet(palette.num_classes, tuple(architecture["widths"]), architecture["patch"]),
+        checkpoint.read_tree(folder / "best"),
+        palette,
+        architecture["size"],
+    )

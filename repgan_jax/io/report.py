@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from repgan_jax.io import checkpoint, dataset, files, images, inversions
+from repgan_jax.io import checkpoint, dataset, files, images, inversions, results
 from repgan_jax.palette import IGNORE, Palette, default_colours
 
 _PICTURE_SIDE = 256  # pixels of a picture on the page, at most
+OUTDATED = "outdated"  # status of a result: see `read_run`
 _SAMPLES = 6  # generated pictures shown of each kind
 _INVERSIONS = 24  # photos of which the inversion is shown, at most, from the best to the worst
 
@@ -65,23 +66,30 @@ class Run:
 def read_run(workdir: Path, stages: Sequence[str]) -> Run:
     """Returns what `stages` left in `workdir`; of unfinished ones the curves alone.
 
+    A result that was made with an earlier result of another stage than the present one counts as
+    unfinished: classes and pictures would not fit each other.
+
     Raises:
         UserError: a file is damaged.
     """
-    records = {s: found for s in stages if (found := _json(workdir / s / "stage.json"))}
+    places = {s: results.current(workdir / s) for s in stages}
+    records = {s: found for s in stages if (found := _json(places[s] / results.RECORD))}
+    for s, record in records.items():
+        if other := results.outdated(workdir, s):
+            record.update(status=OUTDATED, outdated=other)
     finished = {s for s, record in records.items() if record["status"] == "done"}
     evaluated = "evaluate" in finished
     return Run(
         name=workdir.absolute().name,
-        palette=_read_palette(workdir / "fewshot" / "palette.json"),
+        palette=_read_palette(places["fewshot"] / "palette.json"),
         stages=records,
-        shots=_arrays(workdir / "fewshot" / "shots.npz") if "fewshot" in finished else {},
-        inversions={s: rows for s in sorted(finished) if (rows := _read_inversions(workdir / s))},
-        fewshot_curve=_json(workdir / "fewshot" / "curve.json"),
-        samples=_read_samples(workdir / "generate") if "generate" in finished else {},
-        autoshot_curve=_lines(workdir / "autoshot" / "curve.jsonl"),
-        scores=_json(workdir / "evaluate" / "metrics.json") if evaluated else {},
-        examples=_arrays(workdir / "evaluate" / "examples.npz") if evaluated else {},
+        shots=_arrays(places["fewshot"] / "shots.npz") if "fewshot" in finished else {},
+        inversions={s: rows for s in sorted(finished) if (rows := _read_inversions(places[s]))},
+        fewshot_curve=_json(places["fewshot"] / "curve.json"),
+        samples=_read_samples(places["generate"]) if "generate" in finished else {},
+        autoshot_curve=_lines(places["autoshot"] / "curve.jsonl"),
+        scores=_json(places["evaluate"] / "metrics.json") if evaluated else {},
+        examples=_arrays(places["evaluate"] / "examples.npz") if evaluated else {},
     )
 
 

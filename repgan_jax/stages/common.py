@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,24 +14,37 @@ from ml_collections import ConfigDict
 
 from repgan_jax import distributed, generator, parallel
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, listing, remote
+from repgan_jax.io import checkpoint, listing, remote, results
+from repgan_jax.io.results import RECORD
 from repgan_jax.stages import fingerprints
-
-RECORD = remote.LAST  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
 
 
 @dataclasses.dataclass
 class Stage:
-    """One stage of one run: the folder it writes, and whether that is complete already."""
+    """One stage of one run.
+
+    Attributes:
+        name: of the stage.
+        result: folder in which its result is used.
+        folder: the one to write, which is another while `result` holds that of other settings.
+        finished: whether `folder` is complete already.
+        record: what the result depends on.
+        started: time.
+    """
 
     name: str
+    result: Path
     folder: Path
     finished: bool
     record: dict[str, Any]
     started: float = dataclasses.field(default_factory=time.perf_counter)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declares the folder complete; `summary` is what a report says in a line."""
+        """Declares the folder complete, and puts it in the place of the result before.
+
+        Args:
+            summary: what a report says in a line.
+        """
         self.finished = True
         if remote.is_remote(self.folder):  # where no lock keeps other runs out
             found = _expect_same(self.folder, self.record, "another run")
@@ -44,6 +56,11 @@ class Stage:
         checkpoint.write_json(self.folder / RECORD, {**self.record, **done})
         remote.finish(self.folder)
         say(self.name, f"done in {seconds:.0f} s")
+        if self.folder != self.result:
+            results.settle(self.result)
+            self.folder = self.result
+            kept = results.predecessor(self.result)
+            say(self.name, f"the result before is kept in {kept}; its settings bring it back")
 
 
 @contextlib.contextmanager
@@ -56,11 +73,13 @@ def stage(
     inputs: Mapping[str, str] | None = None,
     after: Sequence[str] = (),
     refuse_changes: bool = False,
+    keep_unfinished: bool = False,
     together: bool = False,
 ) -> Iterator[Stage]:
     """Yields the stage `name`, whose result `fields`, `inputs` and the stages `after` determine.
 
-    Its folder is as an interrupted run with the same fingerprint left it, and empty otherwise.
+    Its folder is as an interrupted run with the same fingerprint left it, and empty otherwise. A
+    finished result of other settings stays in use until `Stage.finish`; see `results`.
 
     Args:
         name: of the stage, and of its folder in `workdir`.
@@ -69,25 +88,28 @@ def stage(
         fields: dotted names of config fields, or of groups of them.
         inputs: names and digests of files that the result depends on.
         after: stages that must be finished; their fingerprints are a part of this one.
-        refuse_changes: raise where work would be thrown away, instead of starting again.
+        refuse_changes: raise where there is work of other settings, instead of starting again.
+        keep_unfinished: the same, where that work is unfinished and would be dropped.
         together: all processes of the run are here; the first one prepares the folder for them.
     """
-    folder = workdir / name
+    result = workdir / name
+    protected = ("running", "done") if refuse_changes else ("running",) * keep_unfinished
     with contextlib.ExitStack() as held:
         lock = distributed.leads() and held.enter_context(_lock(workdir, fcntl.LOCK_EX))
         record = _describe(config, workdir, fields, inputs or {}, after)
 
-        def prepare() -> bool:
-            finished = _prepare(folder, record, refuse_changes)
+        def prepare() -> tuple[str, bool]:
+            folder, finished = _prepare(result, record, protected)
             if together:
                 fcntl.flock(lock, fcntl.LOCK_SH)  # each process keeps other runs out while it lives
-            return finished
+            return folder.name, finished
 
-        finished = distributed.by_leader(prepare) if together else prepare()
+        here, finished = distributed.by_leader(prepare) if together else prepare()
+        folder = result.with_name(here)
         if not distributed.leads():
             held.enter_context(_lock(workdir, fcntl.LOCK_SH))
             _expect_same(folder, record, "process 0")
-        yield Stage(name, folder, finished, record)
+        yield Stage(name, result, folder, finished, record)
         remote.push(workdir / "tensorboard" / name)
     if together:
         distributed.wait()
@@ -110,19 +132,22 @@ def may_be_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
     """Returns whether the stage `name` is finished with these `fields`, or is remote."""
     if config.workdir.startswith(remote.SCHEME):
         return True
-    path = Path(config.workdir) / name / RECORD
-    record = checkpoint.read_json(path) if path.exists() else {"status": "none"}
-    now = fingerprints.values(config, fields)
-    return record["status"] == "done" and not any(
-        fingerprints.changed_values(record["fields"], now)
-    )
+    folder = results.current(Path(config.workdir) / name)
+    if not results.is_done(folder):
+        return False
+    record, now = checkpoint.read_json(folder / RECORD), fingerprints.values(config, fields)
+    return not any(fingerprints.changed_values(record["fields"], now))
 
 
 def finished_folder(workdir: Path, name: str) -> Path:
-    """Returns the folder of the finished stage `name`, as it is now."""
+    """Returns the folder of the finished stage `name`, as it is now.
+
+    That is the last finished result, whatever may be in the making.
+    """
     _finished_record(workdir, name)
-    remote.pull(workdir / name)
-    return workdir / name
+    folder = results.current(workdir / name)
+    remote.pull(folder)
+    return folder
 
 
 def fingerprint(workdir: Path, name: str) -> str:
@@ -171,6 +196,15 @@ def expect_same_generator(config: ConfigDict, workdir: Path) -> None:
         )
 
 
+def expect_consistent(workdir: Path, name: str) -> None:
+    """Raises UserError where a stage that the finished stage `name` used has another result now."""
+    if other := results.outdated(workdir, name):
+        raise UserError(
+            f"{workdir / name}: made with an earlier result of stage {other} than the one in "
+            f"{workdir / other}; run stage {name} again, or {other} with the settings it had"
+        )
+
+
 def board(workdir: Path, name: str) -> Any:
     """Returns a `SummaryWriter` of TensorBoard scalars and pictures for the stage `name`."""
     from tensorboardX import SummaryWriter  # imports PyTorch where that is installed: a second
@@ -179,7 +213,7 @@ def board(workdir: Path, name: str) -> Any:
 
 
 def _finished_record(workdir: Path, name: str) -> dict[str, Any]:
-    record = _read_record(workdir / name)
+    record = results.read_record(results.current(workdir / name))
     if not record or record["status"] != "done":
         raise UserError(
             f"{workdir / name}: stage {name} is not finished; run it first, "
@@ -200,33 +234,94 @@ def _describe(
     return fingerprints.describe(config, fields, inputs)
 
 
-def _prepare(folder: Path, record: Mapping[str, Any], refuse_changes: bool) -> bool:
-    """Makes `folder` fit for work on `record`; returns whether nothing is left to do there."""
-    old = _read_record(folder)
-    if old and (changes := ", ".join(fingerprints.changes(old, record))):
-        work = refuse_changes and len(list(folder.glob("[!.]*"))) > 1
-        if work or remote.is_remote(folder):  # whose it is cannot be known there
-            raise UserError(
-                f"{folder}: made with other settings ({changes}); "
-                "delete that folder or choose another --config.workdir"
-            )
-        say(folder.name, f"starting again, for these changed: {changes}")
-        _discard(folder)
-        old = None
-    finished = bool(old) and old["status"] == "done"
-    if finished:
-        say(folder.name, "done already (same settings)")
+def _prepare(
+    result: Path, record: Mapping[str, Any], protected: Sequence[str]
+) -> tuple[Path, bool]:
+    """Returns the folder in which to work on `record`, and whether nothing is left to do there."""
+    results.settle(result)
+    folder, old = result, results.read_record(result)
+    if not _is_same(old, record) and _bring_back(result, record, protected):
+        say(result.name, "done already (same settings), kept until now as the result before")
+        return result, True
+    if old and not _is_same(old, record):
+        folder, old = _start_again(result, old, record, protected)
+    if old and old["status"] == "done":
+        say(result.name, "done already (same settings)")
+        return folder, True
+    checkpoint.write_json(folder / RECORD, {"status": "running", **record})
+    if not old:
+        remote.push(folder / RECORD)
+    remote.restore(folder)
+    return folder, False
+
+
+def _is_same(old: Mapping[str, Any] | None, record: Mapping[str, Any]) -> bool:
+    return bool(old) and not any(fingerprints.changes(old, record))
+
+
+def _bring_back(result: Path, record: Mapping[str, Any], protected: Sequence[str]) -> bool:
+    """Puts the result before this one in its place, if `record` describes it; returns whether."""
+    if remote.is_remote(result):
+        return False
+    if not _is_same(results.read_record(results.predecessor(result)), record):
+        return False
+    new = results.successor(result)
+    if unfinished := results.read_record(new):
+        _refuse(new, unfinished, record, protected)
+        say(result.name, f"unfinished work of other settings is dropped ({new})")
+    results.bring_back(result)
+    return True
+
+
+def _start_again(
+    result: Path, old: Mapping[str, Any], record: Mapping[str, Any], protected: Sequence[str]
+) -> tuple[Path, Mapping[str, Any] | None]:
+    """Returns a folder for other settings than those of `old`, and the record that is in it.
+
+    A finished result stays where it is; what is unfinished makes room.
+    """
+    _refuse(result, old, record, protected)
+    changes = ", ".join(fingerprints.changes(old, record))
+    if old["status"] != "done":
+        say(result.name, f"starting again, for these changed: {changes}")
+        results.discard(result)
+        return result, None
+    new = results.successor(result)
+    unfinished = results.read_record(new)
+    if _is_same(unfinished, record):
+        say(result.name, f"going on with what was interrupted, where these changed: {changes}")
     else:
-        checkpoint.write_json(folder / RECORD, {"status": "running", **record})
-        if not old:
-            remote.push(folder / RECORD)
-        remote.restore(folder)
-    return finished
+        if unfinished:
+            _refuse(new, unfinished, record, protected)
+            say(result.name, f"unfinished work of yet other settings is dropped ({new})")
+            results.discard(new)
+            unfinished = None
+        say(result.name, f"starting again, for these changed: {changes}")
+    say(result.name, "the finished result stays in use until the new one is complete")
+    return new, unfinished
+
+
+def _refuse(
+    folder: Path,
+    found: Mapping[str, Any],
+    record: Mapping[str, Any],
+    protected: Sequence[str],
+) -> None:
+    """Raises UserError where `folder` must not make room for what `record` describes.
+
+    That is so if its status is in `protected`, and there is work in it.
+    """
+    work = found["status"] in protected and len(list(folder.glob("[!.]*"))) > 1
+    if work or remote.is_remote(folder):  # whose it is cannot be known there
+        raise UserError(
+            f"{folder}: made with other settings ({', '.join(fingerprints.changes(found, record))}); "
+            "delete that folder or choose another --config.workdir"
+        )
 
 
 def _expect_same(folder: Path, record: Mapping[str, Any], who: str) -> dict[str, Any]:
     """Returns the record in `folder`; raises UserError if `who` wrote it has other settings."""
-    found = _read_record(folder)
+    found = results.read_record(folder)
     if not found:
         raise UserError(
             f"{folder}: not there; all processes need one --config.workdir that they share"
@@ -258,24 +353,3 @@ def _lock(workdir: Path, kind: int) -> Iterator[TextIO]:
                 "--config.workdir, or mount it with flock"
             ) from error
         yield file
-
-
-def _discard(folder: Path) -> None:
-    """Removes `folder` at one stroke: a kill leaves no part of it without its record."""
-    doomed = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(doomed, ignore_errors=True)  # of a killed run
-    os.replace(folder, doomed)
-    shutil.rmtree(doomed)
-
-
-def _read_record(folder: Path) -> dict[str, Any] | None:
-    """Returns the stage's record, or None where nothing is; never takes over a foreign folder."""
-    remote.pull(folder / RECORD)
-    if (folder / RECORD).exists():
-        return checkpoint.read_json(folder / RECORD)
-    if any(folder.glob("[!.]*")) or remote.find(folder):
-        raise UserError(
-            f"{folder}: not the folder of a stage (it has no {RECORD}); "
-            "move it away or choose another --config.workdir"
-        )
-    return None

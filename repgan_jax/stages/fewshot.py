@@ -15,7 +15,7 @@ from repgan_jax import distributed, resampling, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, files, images, masks, remote
+from repgan_jax.io import checkpoint, files, images, masks, results
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.stages import common, fingerprints, photo_shots
@@ -144,11 +144,16 @@ def build_head(architecture: dict[str, Any], num_classes: int) -> nn.Module:
 
 def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]:
     """Returns (architecture, taps they read, variables, classes) of the finished stage's heads."""
-    folder, palette = common.finished_folder(workdir, "fewshot"), load_palette(workdir)
-    architecture = checkpoint.read_json(folder / "head.json")
-    variables = jax.device_put(checkpoint.read_tree(folder / "heads"))
-    head = build_head(architecture, palette.num_classes)
-    return head, tuple(architecture["taps"]), variables, palette
+    common.finished_folder(workdir, "fewshot")
+
+    def read(folder: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]:
+        architecture = checkpoint.read_json(folder / "head.json")
+        palette = Palette.from_json(checkpoint.read_json(folder / "palette.json"))
+        head = build_head(architecture, palette.num_classes)
+        return head, tuple(architecture["taps"]), checkpoint.read_tree(folder / "heads"), palette
+
+    head, names, variables, palette = results.read(workdir / "fewshot", read)
+    return head, names, jax.device_put(variables), palette
 
 
 def load_with_generator(
@@ -166,9 +171,8 @@ def load_with_generator(
 
 def load_palette(workdir: Path) -> Palette:
     """Returns the classes of the stage."""
-    path = workdir / "fewshot" / "palette.json"
-    remote.pull(path)
-    return Palette.from_json(checkpoint.read_json(path))
+    folder = common.finished_folder(workdir, "fewshot")
+    return Palette.from_json(checkpoint.read_json(folder / "palette.json"))
 
 
 def read_activations(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from repgan_jax import distributed, parallel, synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, dataset, images, remote
+from repgan_jax.io import checkpoint, dataset, images, remote, results
 from repgan_jax.stages import common, fewshot
 
 Sampler = Callable[[np.ndarray], dict[str, jax.Array]]  # of indices [n]
@@ -56,25 +56,31 @@ def check(config: ConfigDict) -> None:
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes the dataset's missing shards into `workdir/generate`, then its metadata.
 
+    A finished dataset of other settings stays until this one is complete, and is kept beside it.
+    An unfinished one may be days of work, and is not dropped for what may be a slip.
+
     Raises:
-        UserError: a setting that the generator cannot serve; a folder of other settings.
+        UserError: a setting that the generator cannot serve; unfinished work of other settings.
     """
-    with open_stage(config, workdir) as stage:
+    with open_stage(config, workdir, refuse_changes=False) as stage:
         if not stage.finished:
             metadata = complete(config, workdir, stage)
             if distributed.leads():
                 stage.finish(metadata)
 
 
-def open_stage(config: ConfigDict, workdir: Path) -> AbstractContextManager[common.Stage]:
-    """Returns the stage, for all processes of a run; other settings do not discard its work."""
+def open_stage(
+    config: ConfigDict, workdir: Path, *, refuse_changes: bool = True
+) -> AbstractContextManager[common.Stage]:
+    """Returns the stage, for all processes of a run; see `common.stage` for `refuse_changes`."""
     return common.stage(
         "generate",
         config,
         workdir,
         FIELDS,
         after=("fewshot",),
-        refuse_changes=True,
+        refuse_changes=refuse_changes,
+        keep_unfinished=True,
         together=True,
     )
 
@@ -209,9 +215,11 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
     `folder/dropped.json` lists them.
 
     Raises:
-        UserError: no dataset; a share that is none; heads that cannot disagree.
+        UserError: no dataset, or one that other heads have labelled than those that are there
+            now; a share that is none; heads that cannot disagree.
     """
     check_drop(config)
+    common.expect_consistent(workdir, "generate")
     share = config.generate.drop
     source = common.finished_folder(workdir, "generate")
     data = dataset.open_dataset(source)
@@ -228,7 +236,7 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
         listed = {"share": share, "disagreement_from": least, "indices": dropped.tolist()}
         checkpoint.write_json(folder / "dropped.json", listed)
         text = f"{count} of {len(data)} pictures left out (disagreement from {least:.4f})"
-        common.say(folder.name, text)
+        common.say(results.name(folder), text)
     return data.without(dropped)
 
 

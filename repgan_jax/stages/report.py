@@ -281,6 +281,8 @@ def _state(stage: Mapping) -> tuple[str, str, str]:
     """Returns a colour, a mark and words for how far a stage is."""
     if not stage:
         return "unknown", "–", "not run"
+    if stage["status"] == report.OUTDATED:
+        return "fair", "!", f"made with an earlier result of {stage['outdated']}"
     if stage["status"] != "done":
         return "fair", "!", "not finished"
     return "good", "✓", _duration(stage["seconds"])
