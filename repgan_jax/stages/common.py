@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -313,8 +312,9 @@ def _refuse(
     """
     work = found["status"] in protected and len(list(folder.glob("[!.]*"))) > 1
     if work or remote.is_remote(folder):  # whose it is cannot be known there
+        changes = ", ".join(fingerprints.changes(found, record))
         raise UserError(
-            f"{folder}: made with other settings ({', '.join(fingerprints.changes(found, record))}); "
+            f"{folder}: made with other settings ({changes}); "
             "delete that folder or choose another --config.workdir"
         )
 

@@ -96,19 +96,68 @@ def test_nothing_done_is_no_work_to_protect(tmp_path):
     assert _run(tmp_path, _config(), refuse_changes=True) == (False, ["stage.json"])
 
 
-def test_kill_while_old_work_is_removed(tmp_path, monkeypatch):
+def test_finished_result_stays_until_its_successor_is_complete(tmp_path, capsys):
     _run(tmp_path, _config())
+    (tmp_path / "fewshot/work").write_text("first")
+    assert _run(tmp_path, _config(seed=1), finish=False) == (False, ["stage.json"])
+    assert (
+        "the finished result stays in use until the new one is complete" in capsys.readouterr().out
+    )
+    assert (common.finished_folder(tmp_path, "fewshot") / "work").read_text() == "first"
+    assert _run(tmp_path, _config()) == (True, ["stage.json", "work"])
+    assert _run(tmp_path, _config(seed=1), finish=False) == (False, ["stage.json", "work"])
+    assert "going on with what was interrupted, where these changed: config.seed 0 -> 1" in (
+        capsys.readouterr().out
+    )
+    before = common.fingerprint(tmp_path, "fewshot")
+    assert _run(tmp_path, _config(seed=1)) == (False, ["stage.json", "work"])
+    assert common.fingerprint(tmp_path, "fewshot") != before
+    assert (common.finished_folder(tmp_path, "fewshot") / "work").read_text() == "half"
+    assert _folders(tmp_path) == {"fewshot", "fewshot.previous"}
 
-    def killed(path, **_):
-        if path.exists():
-            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(common.shutil, "rmtree", killed)
+def test_settings_of_the_result_before_bring_it_back(tmp_path, capsys):
+    for seed in (0, 1, 2):
+        _run(tmp_path, _config(seed=seed))
+        (tmp_path / "fewshot/work").write_text(f"seed {seed}")
+    assert _folders(tmp_path) == {"fewshot", "fewshot.previous"}  # one is kept, not two
+    for seed in (1, 2, 1):
+        capsys.readouterr()
+        assert _run(tmp_path, _config(seed=seed))[0]
+        assert (tmp_path / "fewshot/work").read_text() == f"seed {seed}"
+        assert "done already (same settings), kept until now" in capsys.readouterr().out
+    assert not _run(tmp_path, _config(seed=0))[0]
+
+
+def test_unfinished_work_makes_room_for_yet_other_settings(tmp_path, capsys):
+    _run(tmp_path, _config())
+    _run(tmp_path, _config(seed=1), finish=False)
+    assert _run(tmp_path, _config(seed=2), finish=False) == (False, ["stage.json"])
+    assert "unfinished work of yet other settings is dropped" in capsys.readouterr().out
+    assert _run(tmp_path, _config())[0]
+    assert _folders(tmp_path) == {"fewshot", "fewshot.next"}
+
+
+def test_unfinished_work_can_be_protected(tmp_path):
+    _run(tmp_path, _config())
+    _run(tmp_path, _config(seed=1), finish=False, keep_unfinished=True)
+    with pytest.raises(UserError, match="fewshot.next: made with other settings .config.seed 1 ->"):
+        _run(tmp_path, _config(seed=2), keep_unfinished=True)
+    assert (tmp_path / "fewshot.next/work").exists()
+    _run(tmp_path, _config(seed=1), keep_unfinished=True)
+    assert _run(tmp_path, _config(seed=2), keep_unfinished=True) == (False, ["stage.json"])
+
+
+def test_foreign_folders_beside_a_stage_are_left_alone(tmp_path):
+    _run(tmp_path, _config())
+    (tmp_path / "fewshot.previous").mkdir()
+    (tmp_path / "fewshot.previous/novel.txt").write_text("it was a dark night")
+    with pytest.raises(UserError, match="fewshot.previous: not the folder of a stage"):
         _run(tmp_path, _config(seed=1))
-    assert _run(tmp_path, _config(seed=1)) == (False, ["stage.json"])
-    _run(tmp_path, _config(seed=2))
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["fewshot"]
+
+
+def _folders(workdir):
+    return {path.name for path in workdir.iterdir() if path.is_dir()}
 
 
 @pytest.mark.parametrize("field", ["fewshot.steps", "seed"])
