@@ -10,6 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from repgan_jax.io import dataset, images
+from repgan_jax.stages import autoshot
 
 RECORDED = ("fewshot", "generate", "autoshot", "evaluate", "sample")  # the others cost nothing
 
@@ -136,16 +137,72 @@ def test_changed_photo_is_evaluated_again(tiny_run, workdir, tmp_path):
         ({"generate__num_pictures": 16}, "config.generate.num_pictures 12 -> 16"),
     ],
 )
-def test_dataset_of_other_settings_is_not_thrown_away(tiny_run, workdir, change, named):
-    code, _, err = tiny_run.run(workdir, stages="generate", **change)
+def test_dataset_of_other_settings_is_kept_beside_the_new_one(tiny_run, workdir, change, named):
+    code, out, err = tiny_run.run(workdir, stages="generate", **change)
+    assert code == 0 and f"generate: starting again, for these changed: {named}\n" in out, err
+    count = change.get("generate__num_pictures", 12)
+    assert len(dataset.open_dataset(workdir / "generate")) == count
+    assert len(dataset.open_dataset(workdir / "generate.previous")) == 12
+    shutil.rmtree(workdir / "fewshot/heads")  # nothing is generated again
+    code, out, err = tiny_run.run(workdir, stages="generate")
+    assert code == 0 and "generate: done already (same settings), kept until now" in out, err
+    assert len(dataset.open_dataset(workdir / "generate")) == 12
+    assert len(dataset.open_dataset(workdir / "generate.previous")) == count
+
+
+def test_unfinished_dataset_of_other_settings_is_not_thrown_away(tiny_run, workdir):
+    record = json.loads((workdir / "generate/stage.json").read_text())
+    (workdir / "generate/stage.json").write_text(json.dumps({**record, "status": "running"}))
+    code, _, err = tiny_run.run(workdir, stages="generate", generate__truncation=0.5)
     assert code == 2
     assert err == (
-        f"error: {workdir / 'generate'}: made with other settings ({named}); "
-        "delete that folder or choose another --config.workdir\n"
+        f"error: {workdir / 'generate'}: made with other settings (config.generate.truncation 1.0 "
+        "-> 0.5); delete that folder or choose another --config.workdir\n"
     )
-    assert len(dataset.open_dataset(workdir / "generate")) == 12
-    shutil.rmtree(workdir / "generate")
-    assert tiny_run.run(workdir, stages="generate", **change)[0] == 0
+    assert len(list((workdir / "generate/shards").iterdir())) == 3
+
+
+@pytest.mark.parametrize("stage", ["verify", "repair"])
+def test_dataset_of_other_settings_is_neither_verified_nor_repaired(tiny_run, workdir, stage):
+    code, _, err = tiny_run.run(workdir, stages=stage, generate__truncation=0.5)
+    assert code == 2 and "made with other settings (config.generate.truncation 1.0 -> 0.5)" in err
+    assert not (workdir / "generate.next").exists()
+
+
+def test_photos_are_segmented_by_the_old_network_while_another_is_trained(
+    tiny_run, workdir, monkeypatch
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = {path.name: path.read_bytes() for path in (workdir / "segment/masks").iterdir()}
+    shutil.rmtree(workdir / "segment")
+    with monkeypatch.context() as patch:
+        patch.setattr(autoshot, "_train", interrupted)
+        assert tiny_run.run(workdir, stages="autoshot", autoshot__held_out=0.4)[0] == 130
+    code, out, err = tiny_run.run(workdir, stages="segment,evaluate,report", autoshot__held_out=0.4)
+    assert code == 0 and "evaluate: done already" in out, err
+    after = {path.name: path.read_bytes() for path in (workdir / "segment/masks").iterdir()}
+    assert after == before
+
+
+def test_results_that_do_not_belong_together_are_not_mixed(tiny_run, workdir):
+    record = json.loads((workdir / "fewshot/stage.json").read_text())
+    other = {**record, "fingerprint": "of heads that were fitted with other settings"}
+    (workdir / "fewshot/stage.json").write_text(json.dumps(other))
+    for change in ({"stages": "autoshot", "autoshot__steps": 14}, {"stages": "export"}):
+        code, _, err = tiny_run.run(workdir, **change)
+        assert code == 2
+        assert err == (
+            f"error: {workdir / 'generate'}: made with an earlier result of stage fewshot than the "
+            f"one in {workdir / 'fewshot'}; run stage generate again, or fewshot with the settings "
+            "it had\n"
+        )
+    code, out, err = tiny_run.run(workdir, stages="segment,report")  # the network stands alone
+    assert code == 0, err
+    page = (workdir / "report.html").read_text()
+    assert "To be done: generate, autoshot." in page
+    assert "generate, made with an earlier result of fewshot" in page
 
 
 @pytest.mark.parametrize(
