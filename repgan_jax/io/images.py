@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import files
+from repgan_jax.io import files, listing, pixel_formats
 from repgan_jax.palette import IGNORE, Palette
 
 # What Pillow raises on damaged files, depending on the format and on the place of the damage.
@@ -23,8 +23,12 @@ def _naming(path: str | Path) -> Iterator[None]:
     """Turns whatever Pillow raises on the file at `path` into a UserError that names it."""
     try:
         yield
+    except UserError:  # names it already
+        raise
     except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not a picture; expected JPEG, PNG, WebP or the like") from error
+        kind = pixel_formats.describe_unreadable(path)
+        problem = f"{kind} cannot be read" if kind else "not a picture"
+        raise UserError(f"{path}: {problem}; expected JPEG, PNG, WebP or the like") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large to be read safely; reduce it first") from error
     except _DAMAGE as error:
@@ -46,20 +50,38 @@ def open_picture(path: str | Path) -> Image.Image:
 def read_photo(path: str | Path) -> np.ndarray:
     """Returns uint8 [H, W, 3], upright (EXIF orientation), in RGB.
 
-    Grey, palette and CMYK pictures become RGB, 16 bits a channel become 8, and what is
-    transparent shows white, as on a page.
+    - What is transparent shows white, as on a page.
+    - Palette, CMYK, YCbCr and LAB images become RGB as Pillow converts them, by no profile.
+    - Of 16 bits for each channel the upper 8 are taken. Grey with no value above 255, 1023 or 4095
+      in 16 bits is taken as 8, 10 or 12 bits; colours with none above 4095 are refused, as Pillow
+      does not read their lower bits.
+    - Grey of 32 bits is refused unless it lies in 0 to 65535, and then read as 16 bits.
+    - Floats from 0 to 1 are black to white; others are refused.
+    - Of several images in a file (GIF, TIFF, MPO, ...) the first is taken.
+    - HDR (PQ, HLG) and cameras' raw files, of which Pillow reads but a preview, are refused.
 
     Raises:
-        UserError: see `open_picture`.
+        UserError: a format refused by these rules, or see `open_picture`.
     """
-    with _naming(path):  # the EXIF block may be damaged too
-        image = ImageOps.exif_transpose(open_picture(path))
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return read_photo_and_notes(path)[0]
+
+
+def read_photo_and_notes(path: str | Path) -> tuple[np.ndarray, list[str]]:
+    """Returns what `read_photo` does, and a phrase for everything that it changed or chose."""
+    if Path(path).suffix.lower() in listing.RAW_SUFFIXES:
+        raise UserError(f"{path}: a raw file of a camera; export it as JPEG, PNG or TIFF")
+    with _naming(path), Image.open(path) as image:
+        pixel_formats.expect_standard_range(path, image)
+        deep = pixel_formats.is_deep(image)
+        notes = []
+        if getattr(image, "is_animated", False) and image.format != "PSD":  # layers are no frames
+            notes.append("the first of several images in the file is taken")
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+            notes.append("turned as its EXIF orientation says")
+        image.load()  # turns a TIFF already
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels, said = pixel_formats.to_rgb(path, image, deep=deep)
+    return pixels, notes + said
 
 
 def encode_png(array: np.ndarray) -> bytes:

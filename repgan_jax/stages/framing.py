@@ -74,7 +74,7 @@ def read_photo(file: Path, size: int, squares: Squares | None = None) -> Framed:
     Raises:
         UserError: a photo that cannot be read, is too small, or is not in `squares`.
     """
-    mode, photo = images.open_picture(file).mode, images.read_photo(file)
+    photo, notes = images.read_photo_and_notes(file)
     height, width, _ = photo.shape
     side = min(height, width)
     if side < size:
@@ -82,8 +82,8 @@ def read_photo(file: Path, size: int, squares: Squares | None = None) -> Framed:
             f"{file}: {width}x{height} pixels (width x height), expected at least {size} a "
             "side; use a larger photo or remove it"
         )
-    if mode != "RGB":
-        _say(file, f"its mode is {mode}, it is taken as RGB")
+    for note in notes:
+        _say(file, note)
     if squares is not None:
         return _align(file, photo, squares, size)
     if height != width:
