@@ -112,12 +112,14 @@ def get_config() -> ConfigDict:
 
     segment = config.segment = ConfigDict()
     segment.input = ""  # a photo, or a folder of photos
+    segment.recursive = True  # photos in the folders inside, too; masks/ has the same folders
     segment.output = ""  # folder; "" = segment/ in the workdir
     segment.method = "network"  # the stand-alone "network", or "invert": latents, then the heads
     segment.batch_size = 8
 
     invert = config.invert = ConfigDict()
     invert.input = ""  # a photo, or a folder of photos
+    invert.recursive = True  # photos in the folders inside, too
     invert.landmarks = ""  # .json or .csv: 5 or 68 points, or a box, for each; "" = centre square
     invert.perceptual = "weights/lpips"  # folder written by converters.lpips
     invert.cache = "~/.cache/repgan_jax/latents"  # of photos done before; "" = in the workdir

@@ -114,12 +114,18 @@ def stage(
         distributed.wait()
 
 
-def expect_photos(config: ConfigDict, field: str) -> None:
+def expect_photos(config: ConfigDict, field: str, *, recursive: bool) -> None:
     """Raises UserError where the dotted `field` names no photos, or none that are there."""
     if not (path := fingerprints.get(config, field)):
         raise UserError(f"config.{field}: no photos given; say --config.{field}=PHOTO_OR_FOLDER")
     if not is_made(config, path):
-        listing.find_photos(path)
+        listing.find_photos(path, recursive=recursive, without=[config.workdir])
+
+
+def say_passed_over(name: str, photos: listing.Photos) -> None:
+    """Prints a line of the stage `name` about files that are no photos, if there are any."""
+    if text := photos.describe_passed_over():
+        say(name, text)
 
 
 def is_made(config: ConfigDict, path: str) -> bool:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from repgan_jax import metrics
 from repgan_jax.errors import UserError
-from repgan_jax.io import celebamask, checkpoint, files, images, masks
+from repgan_jax.io import celebamask, checkpoint, files, images, listing, masks
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter, load_segmenter
 from repgan_jax.stages import common, fingerprints
@@ -54,6 +54,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
             folder = common.finished_folder(workdir, "evaluate")
             print((folder / "metrics.txt").read_text(), end="")
             return
+        photos = listing.find_photos(options.images, recursive=True, without=[options.masks])
+        common.say_passed_over("evaluate", photos)
         segmenter = load_segmenter(workdir)
         counts = _compare(segmenter, pairs, options)
         scores = metrics.summary(counts, segmenter.class_names)

@@ -15,7 +15,7 @@ from repgan_jax import distributed, resampling, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, files, images, masks, results
+from repgan_jax.io import checkpoint, files, images, listing, masks, results
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.stages import common, fingerprints, photo_shots
@@ -67,6 +67,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if not distributed.leads():
             _fit(config, head, *_like_first())
             return
+        common.say_passed_over("fewshot", listing.find_photos(Path(options.shots) / "images"))
         if inverter:
             shots = photo_shots.read(config, palette, inverter, stage.folder)
         else:

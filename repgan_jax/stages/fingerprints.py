@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,17 @@ def digest(path: str | Path, names: Sequence[str] = ("*",)) -> str:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    total = hashlib.sha256()
     parts = [part for name in names for part in path.glob(name)] if path.is_dir() else [path]
     files = {file for part in parts for file in (part, *part.rglob("*")) if file.is_file()}
-    for file in sorted(files):
-        name = file.relative_to(path)
-        if any(part.startswith(".") for part in name.parts):
-            continue
+    relative = [(file.relative_to(path), file) for file in sorted(files)]
+    shown = [x for x in relative if not any(part.startswith(".") for part in x[0].parts)]
+    return digest_files(shown)
+
+
+def digest_files(files: Iterable[tuple[str | Path, Path]]) -> str:
+    """Returns a hexadecimal digest of `files`, (name that counts, path of the content) each."""
+    total = hashlib.sha256()
+    for name, file in files:
         total.update(os.fsencode(name) + b"\0")
         with file.open("rb") as content:
             total.update(hashlib.file_digest(content, "sha256").digest())

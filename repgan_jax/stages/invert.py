@@ -1,6 +1,7 @@
 """Stage `invert`: photos in; their latents, pictures of these, scores and strips of progress out.
 
-With masks drawn on `images/` its folder is one of shots, as stage `fewshot` reads them.
+With masks drawn on `images/` its folder is one of shots, as stage `fewshot` reads them. Results of
+photos in folders are in folders of the same names, in which `fewshot` does not look for shots.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from repgan_jax.io import files, images, inversions
+from repgan_jax.io import files, images, inversions, listing
 from repgan_jax.io.inversions import Inversion
 from repgan_jax.stages import common, fingerprints, framing, inversion
 
 
 def check(config: ConfigDict) -> None:
     """Raises UserError where no photos are named, or none are there."""
-    common.expect_photos(config, "invert.input")
+    common.expect_photos(config, "invert.input", recursive=config.invert.recursive)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -28,11 +29,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     options = config.invert
     inverter = inversion.Inverter(config, workdir)
-    inputs = {**inverter.inputs, "config.invert.input": fingerprints.digest(options.input)}
+    photos = listing.find_photos(options.input, recursive=options.recursive, without=[workdir])
+    digest = fingerprints.digest_files(photos.files.items())
+    inputs = {**inverter.inputs, "config.invert.input": digest}
     with common.stage("invert", config, workdir, inverter.fields, inputs=inputs) as stage:
         if stage.finished:
             return
-        framed = framing.read_photos(options.input, inverter.size, options.landmarks)
+        common.say_passed_over("invert", photos)
+        framed = framing.read_photos(photos, inverter.size, options.landmarks)
         latents, rows = {}, []
         for name, found in inverter.find({name: each.photo for name, each in framed.items()}):
             _write_pictures(stage.folder, name, found)

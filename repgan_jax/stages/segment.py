@@ -4,10 +4,9 @@ By the stand-alone network, or by the few-shot heads on the latents found for ea
 all photos anew each time, and removes nothing: the folder may be the user's own.
 """
 
-import collections
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -26,13 +25,13 @@ from repgan_jax.stages import common, fewshot, framing
 from repgan_jax.stages.inversion import ADVICE, Inverter, describe
 
 FIELDS = ("segment",)
-Result = tuple[Path, np.ndarray, np.ndarray]  # file, photo [H, W, 3], ids [H, W]
+Result = tuple[str, np.ndarray, np.ndarray]  # relative path, photo [H, W, 3], ids [H, W]
 
 
 def check(config: ConfigDict) -> None:
     """Raises UserError where no photos are named, or none are there."""
     common.expect_one_of(config, "segment.method", ("network", "invert"))
-    common.expect_photos(config, "segment.input")
+    common.expect_photos(config, "segment.input", recursive=config.segment.recursive)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -43,43 +42,49 @@ def run(config: ConfigDict, workdir: Path) -> None:
             cannot make.
     """
     options = config.segment
-    photos = [*listing.find_photos(options.input).files.values()]
     folder = Path(options.output or workdir / "segment")
-    names, areas, failures = _output_names(photos), {}, []
+    own = (workdir, folder, folder / "masks", folder / "overlays")
+    photos = listing.find_photos(options.input, recursive=options.recursive, without=own)
+    common.say_passed_over("segment", photos)
+    names, areas, failures = listing.result_names(photos.files), {}, []
     by = _by_network if options.method == "network" else _by_inversion
-    palette, results = by(config, workdir, photos, failures)
+    palette, results = by(config, workdir, photos.files, failures)
     for path, photo, mask in results:
         _write(folder, names[path], photo, mask, palette)
-        areas[path.name] = _areas(mask, palette.num_classes)
+        areas[path] = _areas(mask, palette.num_classes)
     files.atomic_write(
         folder / "areas.csv", _table(areas, palette.names).encode(errors="surrogateescape")
     )
     remote.push(folder)
-    print(f"segment: {len(areas)} of {len(photos)} photos done, in {remote.name(folder)}")
+    total = len(photos.files)
+    print(f"segment: {len(areas)} of {total} photos done, in {remote.name(folder)}")
     if failures:
-        raise UserError(f"{len(failures)} of {len(photos)} photos left out: {'; '.join(failures)}")
+        raise UserError(f"{len(failures)} of {total} photos left out: {'; '.join(failures)}")
 
 
 def _by_network(
-    config: ConfigDict, workdir: Path, photos: Sequence[Path], failures: list[str]
+    config: ConfigDict, workdir: Path, photos: Mapping[str, Path], failures: list[str]
 ) -> tuple[Palette, Iterator[Result]]:
     """Returns the classes, and what the stand-alone network sees; notes photos left out."""
     segmenter = repgan_jax.load_segmenter(workdir)
 
     def results():
+        notes: dict[str, list[str]] = {}
         with tqdm(total=len(photos), desc="segment", unit="photo") as progress:
-            readable = _read(photos, failures, progress)
+            readable = _read(photos, failures, notes, progress)
             for batch in _batches(readable, config.segment.batch_size):
                 masks = segmenter.predict(np.stack([photo for _, photo in batch]))
                 for (path, photo), mask in zip(batch, masks, strict=True):
                     yield path, photo, mask
                 progress.update(len(batch))
+        for note, noted in notes.items():
+            common.say("segment", f"{note}: {listing.name_some(noted)}")
 
     return segmenter.palette, results()
 
 
 def _by_inversion(
-    config: ConfigDict, workdir: Path, photos: Sequence[Path], failures: list[str]
+    config: ConfigDict, workdir: Path, photos: Mapping[str, Path], failures: list[str]
 ) -> tuple[Palette, Iterator[Result]]:
     """Returns the classes, and what the heads say of the photos' latents; notes those left out.
 
@@ -87,47 +92,53 @@ def _by_inversion(
     """
     generator, head, names, variables, palette = fewshot.load_with_generator(config, workdir)
     inverter = Inverter(config, workdir)
-    squares = framing.read_squares(config.invert.landmarks)
-    framed = {}
-    for path in photos:
+    squares = framing.assign(framing.read_squares(config.invert.landmarks), photos)
+    framed, paths = {}, {name: path for path, name in listing.result_names(photos).items()}
+    for name, path in paths.items():
         try:
-            framed[path.name] = framing.read_photo(path, inverter.size, squares)
+            framed[name] = framing.read_photo(photos[path], inverter.size, squares, name=path)
         except UserError as error:
             failures.append(str(error))
     label = jax.jit(synthesize.make_labeller(head, names))
-    paths = {path.name: path for path in photos}
 
     def results():
         for name, found in inverter.find({name: each.photo for name, each in framed.items()}):
-            verdict = inverter.verdict(found)
+            path, verdict = paths[name], inverter.verdict(found)
             if verdict == "failed":
-                failures.append(f"{paths[name]}: failed ({describe(found)}); {ADVICE}")
+                failures.append(f"{photos[path]}: failed ({describe(found)}); {ADVICE}")
                 continue
             if verdict == "poor":
-                print(f"segment: {name}: poor ({describe(found)}): look at it; {ADVICE}")
+                print(f"segment: {path}: poor ({describe(found)}): look at it; {ADVICE}")
             side = max(round(framed[name].square.side), 1)
             probabilities = label(generator, variables, found.w[None], found.noise)[0]
             mask = framed[name].restore(most_likely(np.asarray(probabilities), (side, side)))
-            yield paths[name], images.read_photo(paths[name]), mask
+            yield path, images.read_photo(photos[path]), mask
 
     return palette, results()
 
 
 def _read(
-    photos: Iterable[Path], failures: list[str], progress: tqdm
-) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yields the photos that can be read; notes why the others cannot."""
-    for path in photos:
+    photos: Mapping[str, Path],
+    failures: list[str],
+    notes: dict[str, list[str]],
+    progress: tqdm,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the photos that can be read; notes why others cannot, and what was done to which."""
+    for path, file in photos.items():
         try:
-            yield path, images.read_photo(path)
+            photo, said = images.read_photo_and_notes(file)
         except UserError as error:
             failures.append(str(error))
             progress.update()
+            continue
+        for note in said:
+            notes.setdefault(note, []).append(path)
+        yield path, photo
 
 
 def _batches(
-    photos: Iterable[tuple[Path, np.ndarray]], size: int
-) -> Iterator[list[tuple[Path, np.ndarray]]]:
+    photos: Iterator[tuple[str, np.ndarray]], size: int
+) -> Iterator[list[tuple[str, np.ndarray]]]:
     """Yields runs of at most `size` neighbours whose pictures have one shape."""
     for _, equal in groupby(photos, key=lambda pair: pair[1].shape):
         batch = []
@@ -138,12 +149,6 @@ def _batches(
                 batch = []
         if batch:
             yield batch
-
-
-def _output_names(photos: Sequence[Path]) -> dict[Path, str]:
-    """Returns the stems, or the whole names where `a.jpg` and `a.png` have one stem."""
-    count = collections.Counter(path.stem for path in photos)
-    return {path: path.stem if count[path.stem] == 1 else path.name for path in photos}
 
 
 def _write(folder: Path, name: str, photo: np.ndarray, mask: np.ndarray, palette: Palette) -> None:

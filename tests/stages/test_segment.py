@@ -33,8 +33,9 @@ def calls(monkeypatch):
 
 
 def config_for(folder, output="", batch_size=2):
-    segment_options = {"input": str(folder), "output": str(output), "batch_size": batch_size}
-    return ConfigDict({"workdir": "run", "segment": {"method": "network", **segment_options}})
+    paths = {"input": str(folder), "output": str(output)}
+    options = {"method": "network", "recursive": True, "batch_size": batch_size, **paths}
+    return ConfigDict({"workdir": "run", "segment": options})
 
 
 def photo(height, width, seed=0):
@@ -95,6 +96,63 @@ def test_photos_that_share_a_stem_do_not_overwrite_each_other(tmp_path, calls):
     segment.run(config_for(photos), tmp_path)
     written = sorted(p.name for p in (tmp_path / "segment" / "masks").iterdir())
     assert written == ["a.bmp.png", "a.png.png", "b.png"]
+
+
+def test_folders_are_mirrored(tmp_path, calls, capsys):
+    photos = tmp_path / "photos"
+    for i, name in enumerate(("a.png", "x/a.JPG", "x/y/a.jfif", "x/y/b")):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(9, 12 + i).save(photos / name, "PNG" if "." not in name else None)
+    (photos / "x/notes.txt").write_text("two noses")
+    config = config_for(photos, output=photos / "out")
+    for _ in range(2):  # the second time the results are there
+        segment.run(config, tmp_path)
+        for name in ("masks", "overlays"):
+            folder = photos / "out" / name
+            written = {p.relative_to(folder).as_posix() for p in folder.rglob("*.png")}
+            assert written == {"a.png", "x/a.png", "x/y/a.png", "x/y/b.png"}
+        areas = read_areas(photos / "out/areas.csv")
+        assert list(areas) == ["a.png", "x/a.JPG", "x/y/a.jfif", "x/y/b"]
+    out = capsys.readouterr().out
+    assert out.count("segment: 1 file or folder passed over: x/notes.txt\n") == 1
+    assert out.count("segment: 2 files or folders passed over: out/, x/notes.txt\n") == 1
+    assert Image.open(photos / "out/masks/x/y/b.png").size == (15, 9)
+
+
+def test_folders_inside_may_be_left_out(tmp_path, calls, capsys):
+    (tmp_path / "photos/x").mkdir(parents=True)
+    photo(9, 12).save(tmp_path / "photos/x/a.png")
+    config = config_for(tmp_path / "photos")
+    config.segment.recursive = False
+    with pytest.raises(UserError, match=r"no photos in this folder \(1 file .* passed over: x/\)"):
+        segment.check(config)
+    photo(9, 12).save(tmp_path / "photos/b.png")
+    segment.run(config, tmp_path / "run")
+    assert list(read_areas(tmp_path / "run/segment/areas.csv")) == ["b.png"]
+    assert "segment: 1 file or folder passed over: x/\n" in capsys.readouterr().out
+
+
+def test_results_beside_the_photos_are_not_segmented_again(tmp_path, calls):
+    photo(9, 12).save(tmp_path / "a.png")
+    for _ in range(2):
+        segment.run(config_for(tmp_path, output=tmp_path), tmp_path / "run")
+    assert list(read_areas(tmp_path / "areas.csv")) == ["a.png"]
+    assert len([*tmp_path.rglob("*.png")]) == 3
+
+
+def test_what_was_changed_about_photos_is_said(tmp_path, calls, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in "abcdefg":
+        photo(10, 10).save(photos / f"{name}.png", exif=exif)
+    photo(10, 10).convert("L").save(photos / "h.png")
+    segment.run(config_for(photos), tmp_path)
+    out = capsys.readouterr().out.splitlines()
+    turned = "a.png, b.png, c.png, d.png, e.png and 2 more"
+    assert f"segment: turned as its EXIF orientation says: {turned}" in out
+    assert "segment: its mode is L, it is taken as RGB: h.png" in out
 
 
 def test_no_photos_is_an_error_before_any_work(tmp_path, calls):
