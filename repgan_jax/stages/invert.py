@@ -30,7 +30,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     options = config.invert
     inverter = inversion.Inverter(config, workdir)
     photos = listing.find_photos(options.input, recursive=options.recursive, without=[workdir])
-    digest = fingerprints.digest_files(photos.files.items())
+    readable = ((name, file) for name, file in photos.files.items() if file.is_file())
+    digest = fingerprints.digest_files(readable)
     inputs = {**inverter.inputs, "config.invert.input": digest}
     with common.stage("invert", config, workdir, inverter.fields, inputs=inputs) as stage:
         if stage.finished:
