@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import torch_writer
-from converters.layouts import shape
-from converters.stylegan2_formats import ROSINALITY, layers
+from repgan_jax.converters import torch_writer
+from repgan_jax.converters.layouts import shape
+from repgan_jax.converters.stylegan2_formats import ROSINALITY, layers
 
 RUNS = 3
 WIDTHS = (512, 512, 512, 512, 512, 256, 128, 64, 32)
@@ -49,7 +49,7 @@ def write_checkpoint(path: Path) -> None:
 
 def measure(name: str, *arguments: str | Path) -> None:
     """Prints the median seconds and the peak memory of the converter's command."""
-    command = [sys.executable, "-m", "converters.stylegan2", *map(str, arguments)]
+    command = [sys.executable, "-m", "repgan_jax.converters.stylegan2", *map(str, arguments)]
     seconds = []
     for _ in range(RUNS):
         wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import Figures, show
-from configs import face
 from repgan_jax import segment
 from repgan_jax import taps as taps_lib
+from repgan_jax.configs import face
 from repgan_jax.io import masks
 from repgan_jax.models import heads
 from repgan_jax.stages import common, fewshot

@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs import face
 from repgan_jax import load_generator, load_segmenter, metrics, perceptual, synthesize
+from repgan_jax.configs import face
 from repgan_jax.io import celebamask, images, inversions, masks
 from repgan_jax.segmenter import most_likely
 from repgan_jax.stages import evaluate, fewshot

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks import measure, pipeline
 from benchmarks.measure import Figures
-from converters import mobilestylegan
+from repgan_jax.converters import mobilestylegan
 
 PAGE = Path("docs/performance.md")
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"

@@ -1,13 +1,13 @@
 """Cars (LSUN Car, 512x384 drawn in 512x512), for a StyleGAN2 checkpoint and shots of your own.
 
-python -m converters.stylegan2 stylegan2-car.pt weights/car
+python -m repgan_jax.converters.stylegan2 stylegan2-car.pt weights/car
 python -m repgan_jax.main --config=configs/car.py --config.fewshot.shots=SHOTS \
         --config.classes=SHOTS/classes.txt
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from repgan_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """Faces in ten parts, from ten generated faces with hand-drawn masks.
 
-    python -m converters.mobilestylegan weights/face
+    python -m repgan_jax.converters.mobilestylegan weights/face
     python -m repgan_jax.main --config=configs/face.py
 
 With CelebAMask-HQ photos and fused masks (`images/`, `masks/`) in the folder that the environment
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import base
+from repgan_jax.configs import base
 
 # CelebAMask-HQ's ids: hats, glasses, earrings and necklaces count as background
 FUSED = {

@@ -1,13 +1,13 @@
 """Horses (LSUN Horse, 256x256), for a StyleGAN2 checkpoint and shots of your own.
 
-python -m converters.stylegan2 stylegan2-horse.pt weights/horse
+python -m repgan_jax.converters.stylegan2 stylegan2-horse.pt weights/horse
 python -m repgan_jax.main --config=configs/horse.py --config.fewshot.shots=SHOTS \
         --config.classes=SHOTS/classes.txt
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from repgan_jax.configs import base
 
 
 def get_config() -> ConfigDict:

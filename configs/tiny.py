@@ -5,7 +5,7 @@ python -m repgan_jax.main --config=configs/tiny.py
 
 from ml_collections import ConfigDict
 
-from configs import face
+from repgan_jax.configs import face
 
 
 def get_config() -> ConfigDict:

@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from converters.pickle_data import Symbol, Unbuilt
-from converters.plain_data import Allowance, Record, check_key, expect
+from .pickle_data import Symbol, Unbuilt
+from .plain_data import Allowance, Record, check_key, expect
 
 STORAGES = {
     Symbol("torch", "FloatStorage"): np.dtype(np.float32),

@@ -11,8 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from converters.plain_data import listed, shown
 from repgan_jax.errors import UserError
+
+from .plain_data import listed, shown
 
 
 @dataclasses.dataclass(frozen=True)

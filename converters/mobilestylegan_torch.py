@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from converters.command import mean_latent
-from converters.layouts import Row, check_names, floats, shape, to_ours
 from repgan_jax.errors import UserError
+
+from .command import mean_latent
+from .layouts import Row, check_names, floats, shape, to_ours
 
 _GENERATOR = ("student.", "mapping_net.")
 _TRAINING = ("synthesis_net.", "loss.", "inception.")  # teacher, losses, evaluation

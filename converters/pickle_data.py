@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from converters.plain_data import Allowance, ByteReader, Record, check_key, expect
+from .plain_data import Allowance, ByteReader, Record, check_key, expect
 
 _COST = 512  # bytes of heap that no operation exceeds, texts and copies aside
 _LARGEST_INT = 512  # bits

@@ -1,7 +1,7 @@
 """Converts a StyleGAN2 checkpoint, whichever code base wrote it; nothing in the file is run.
 
-    python -m converters.stylegan2 FILE OUT
-    python -m converters.stylegan2 --to-rosinality OUT FILE.pt
+    python -m repgan_jax.converters.stylegan2 FILE OUT
+    python -m repgan_jax.converters.stylegan2 --to-rosinality OUT FILE.pt
 
 FILE is what rosinality/stylegan2-pytorch, NVlabs/stylegan2-ada-pytorch or NVIDIA's TensorFlow code
 wrote, or a safetensors file with the names of one of them; its content tells which. See
@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from converters import torch_file, torch_writer
-from converters.command import add_samples_option, describe, mean_latent, run, write_samples
-from converters.layouts import check_names, floats, shape, to_ours, to_theirs
-from converters.plain_data import listed
-from converters.stylegan2_formats import ROSINALITY, infer, layers
-from converters.stylegan2_sources import Source, locate
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
+
+from . import torch_file, torch_writer
+from .command import add_samples_option, describe, mean_latent, run, write_samples
+from .layouts import check_names, floats, shape, to_ours, to_theirs
+from .plain_data import listed
+from .stylegan2_formats import ROSINALITY, infer, layers
+from .stylegan2_sources import Source, locate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.layouts import Row
+from .layouts import Row
 
 FIR = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 64  # the low-pass filter of `ops.smooth`, sum 1
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from converters.plain_data import Record, listed, shown
-from converters.stylegan2_formats import FORMATS, NVIDIA, Format
 from repgan_jax.errors import UserError
+
+from .plain_data import Record, listed, shown
+from .stylegan2_formats import FORMATS, NVIDIA, Format
 
 # best first: the average over training draws better pictures than its last state
 _GENERATORS = ("g_ema", "G_ema", "Gs", "g", "G")

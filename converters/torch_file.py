@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from converters import checkpoint_names, pickle_data
-from converters.checkpoint_names import STORAGES, Storage
-from converters.pickle_data import RefusedError, Symbol
-from converters.plain_data import Allowance, ByteReader, check_result, expect, shown
-from converters.torch_writer import write
-from converters.zip_members import Member, members
 from repgan_jax.errors import UserError
+
+from . import checkpoint_names, pickle_data
+from .checkpoint_names import STORAGES, Storage
+from .pickle_data import RefusedError, Symbol
+from .plain_data import Allowance, ByteReader, check_result, expect, shown
+from .torch_writer import write
+from .zip_members import Member, members
 
 __all__ = ["read", "write"]
 

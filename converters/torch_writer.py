@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from converters.checkpoint_names import STORAGES
 from repgan_jax.io.files import atomic_open
+
+from .checkpoint_names import STORAGES
 
 _NAMES = {dtype: symbol.name for symbol, dtype in STORAGES.items() if symbol.module == "torch"}
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages

@@ -1,11 +1,13 @@
-"""The command: python -m repgan_jax.main --config=configs/face.py [--config.FIELD=VALUE ...]."""
+"""The command: repgan-jax --config=face [--config.FIELD=VALUE ...]."""
 
+import difflib
 import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 from absl import flags, logging
@@ -13,7 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from repgan_jax import distributed, preemption, stages
 from repgan_jax.errors import UserError
-from repgan_jax.io import remote
+from repgan_jax.io import files, remote
 
 MAIN_FIELDS = {
     "workdir": "folder for the results, one folder a stage; gs://bucket/run as well",
@@ -31,16 +33,27 @@ MAIN_FIELDS = {
     "distributed": "one of several processes of a run: docs/scale.md",
 }
 
+CONFIGS = Path(__file__).parent / "configs"
 _MAY_BE_REMOTE = ("config.workdir", "config.generator")
+# Fields that name what a run reads, and can therefore name examples/ of the library.
+_INPUTS = (
+    "classes",
+    "fewshot.shots",
+    "evaluate.images",
+    "evaluate.masks",
+    "segment.input",
+    "invert.input",
+)
 TERMINATED = "stopped by SIGTERM; what is written is whole, and the same command goes on from here"
 
 
 def help_text() -> str:
     """Returns what --help prints."""
     lines = [__doc__.replace("The command", "Usage", 1).rstrip(".")]
+    lines += ["", f"Configs: {', '.join(_config_names())}, or the path of a config file"]
     for title, entries in (
         ("Stages; one that is finished is skipped, one that was killed goes on:", stages.STAGES),
-        ("Main fields, as in --config.seed=3; all, with units: configs/base.py", MAIN_FIELDS),
+        ("Main fields, as in --config.seed=3; all: repgan_jax/configs/base.py", MAIN_FIELDS),
     ):
         lines += ["", title, *(f"  {name:<22} {text}" for name, text in entries.items())]
     return "\n".join(lines)
@@ -48,7 +61,7 @@ def help_text() -> str:
 
 def read_config(argv: Sequence[str]) -> ConfigDict:
     """Returns the config that the arguments `argv` (without the program's name) ask for."""
-    values, argv = flags.FlagValues(), ["main", *argv]
+    values, argv = flags.FlagValues(), ["main", *_with_config_path(argv)]
     holder = config_flags.DEFINE_config_file(
         "config", None, "Config file.", flag_values=values, sys_argv=argv
     )
@@ -56,6 +69,7 @@ def read_config(argv: Sequence[str]) -> ConfigDict:
         stray = values(argv)[1:]
         if holder.value is not None:
             _tidy(holder.value)
+            _find_examples(holder.value)
     except AttributeError as error:  # wraps the KeyError of an unknown field
         reason = getattr(error.args[0], "args", error.args)[0].replace("\nDid", "; did")
         raise UserError(f"unknown config field {reason}") from error
@@ -69,8 +83,45 @@ def read_config(argv: Sequence[str]) -> ConfigDict:
     if stray:
         raise UserError(f"argument {stray[0]!r} is not understood; fields are --config.NAME=VALUE")
     if holder.value is None:
-        raise UserError("no config; give one, for example --config=configs/face.py")
+        raise UserError("no config; give one, for example --config=face")
     return holder.value
+
+
+def _with_config_path(argv: Sequence[str]) -> list[str]:
+    """Returns `argv` with the value of --config, a name or a path, as the path of a file."""
+    argv = list(argv)
+    for i, argument in enumerate(argv):
+        flag, separator, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if separator:
+            argv[i] = f"{flag}={_config_path(value)}"
+        elif i + 1 < len(argv):
+            argv[i + 1] = _config_path(argv[i + 1])
+    return argv
+
+
+def _config_path(value: str) -> str:
+    """Returns the path of a config file for its path, or its name if it is one of the library's.
+
+    What follows a colon, as in "face:celebamask", is kept: the argument of its `get_config`.
+    """
+    name, colon, variant = value.partition(":")
+    if name in _config_names():
+        return f"{CONFIGS / name}.py{colon}{variant}"
+    if not Path(name).is_file():
+        near = difflib.get_close_matches(Path(name).stem, _config_names(), n=1)
+        hint = f"; did you mean --config={near[0]}{colon}{variant}?" if near else ""
+        raise UserError(
+            f"--config={value}: no such file; expected the path of a config file, "
+            f"or one of {', '.join(_config_names())}{hint}"
+        )
+    return value
+
+
+def _config_names() -> list[str]:
+    """Returns the names of the library's own configs."""
+    return sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
 
 
 def use_all_cores(batch_size: int) -> None:
@@ -169,6 +220,14 @@ def _expect_local(config: ConfigDict, group: str = "config") -> None:
                 f"{field}: {value}, expected a local path; "
                 f"only {' and '.join(_MAY_BE_REMOTE)} may be {remote.SCHEME}..."
             )
+
+
+def _find_examples(config: ConfigDict) -> None:
+    """Replaces examples/... that is not in the working folder by the library's own."""
+    for field in _INPUTS:
+        *groups, name = field.split(".")
+        group = config[groups[0]] if groups else config
+        group[name] = files.find_example(group[name])
 
 
 def _tidy(config: ConfigDict) -> None:

@@ -53,7 +53,7 @@ def load_perceptual(path: str | os.PathLike[str], *, net: str = "vgg") -> Percep
     """
     if net not in lpips.STAGES:
         raise UserError(f"LPIPS network {net!r} is unknown; expected one of {list(lpips.STAGES)}")
-    folder, command = Path(path) / net, f"python -m converters.lpips {path}"
+    folder, command = Path(path) / net, f"python -m repgan_jax.converters.lpips {path}"
     if not folder.is_dir():
         raise UserError(f"{folder}: no weights of LPIPS here; fetch them: {command}")
     variables = checkpoint.read_tree(folder)

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from converters import mobilestylegan, stylegan2, torch_file
 from repgan_jax import main, parallel, resampling
+from repgan_jax.converters import mobilestylegan, stylegan2, torch_file
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import checkpoint, images

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, face
 from repgan_jax import main, stages
+from repgan_jax.configs import base, face
 from repgan_jax.io import masks
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def _types(config, prefix=""):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_configs_have_the_fields_of_base_and_their_types(file):
-    config = importlib.import_module(f"configs.{file.stem}").get_config()
+    config = importlib.import_module(f"repgan_jax.configs.{file.stem}").get_config()
     assert _types(config) == _types(base.get_config())
 
 
@@ -43,7 +43,7 @@ def test_configs_load_by_the_command(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_stages_depend_on_fields_that_exist(file):
-    fields = _types(importlib.import_module(f"configs.{file.stem}").get_config())
+    fields = _types(importlib.import_module(f"repgan_jax.configs.{file.stem}").get_config())
     for name in stages.STAGES:
         for field in getattr(stages.load(name), "FIELDS", ()):
             assert field in fields or any(known.startswith(f"{field}.") for known in fields)

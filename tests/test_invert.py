@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from converters import mobilestylegan_torch, stylegan2, torch_file
 from repgan_jax import invert, parallel, projection
+from repgan_jax.converters import mobilestylegan_torch, stylegan2, torch_file
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
 from repgan_jax.models import lpips

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import base
 from repgan_jax import main, stages
+from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 
 CONFIG = f"--config={base.__file__}"
@@ -65,6 +65,52 @@ def test_tilde_is_the_home_folder(monkeypatch):
     assert config.invert.cache.startswith("/home/ann/")
 
 
+@pytest.mark.parametrize("arguments", [["--config=face"], ["--config", "face"], ["-config=face"]])
+def test_a_name_is_a_config_of_the_library(arguments, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "face").write_text("not a config file: a path has a suffix or a folder")
+    assert main.read_config([*arguments, "--config.seed=3"]).workdir == "runs/face"
+    assert main.read_config([*arguments, "--config.seed=3"]).seed == 3
+
+
+def test_the_argument_of_a_config_is_kept():
+    assert main.read_config(["--config=face:celebamask"]).evaluate.layout == "celebamask"
+
+
+def test_a_path_is_the_users_own_config_even_where_one_of_ours_has_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "face.py").write_text(
+        "from repgan_jax.configs import face\n\n\n"
+        "def get_config():\n"
+        "    config = face.get_config()\n"
+        "    config.workdir = 'runs/mine'\n"
+        "    return config\n"
+    )
+    assert main.read_config(["--config=configs/face.py"]).workdir == "runs/mine"
+    assert main.read_config(["--config=face"]).workdir == "runs/face"
+
+
+def test_examples_of_the_library_are_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config=face", "--config.segment.input=examples/face/images"]
+    arguments += ["--config.segment.output=examples/face"]
+    config = main.read_config(arguments)
+    for path in (config.classes, config.fewshot.shots, config.segment.input):
+        assert os.path.isabs(path) and os.path.exists(path)
+    assert config.segment.output == "examples/face"  # written, so it is in the working folder
+    own = tmp_path / "examples" / "face"
+    own.mkdir(parents=True)
+    config = main.read_config(arguments)
+    assert config.fewshot.shots == "examples/face"
+    assert os.path.isabs(config.classes)  # there is no list of classes in that folder
+
+
+def test_examples_that_do_not_exist_keep_their_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main.read_config(["--config=car"]).fewshot.shots == "examples/car"
+
+
 def test_overrides_are_typed():
     config = main.read_config(
         [CONFIG, "--config.fewshot.steps=7", "--config.autoshot.augment.scale=0.5,2.0"]
@@ -111,7 +157,15 @@ def test_unknown_stage(capsys, names, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/nowhere.py"], "No such file or directory: "),
+        (
+            ["--config=mine.py"],
+            "--config=mine.py: no such file; expected the path of a config file",
+        ),
+        (["--config=mine"], "or one of base, car, face, face_full, horse, tiny\n"),
+        (["--config=fce:celebamask"], "tiny; did you mean --config=face:celebamask?\n"),
+        (["--config=elsewhere/face.py"], "tiny; did you mean --config=face?\n"),
+        (["--config="], "--config=: no such file; expected"),
+        (["--config"], "Missing value for flag --config"),
         ([f"{CONFIG}:variant"], "get_config() takes 0 positional arguments"),
         (["--config.seed=3"], "Unknown command line flag 'config.seed'"),
     ],

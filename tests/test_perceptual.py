@@ -53,7 +53,7 @@ def test_one_target_serves_many_pictures(weights):
 def test_missing_weights_name_the_command(tmp_path, net):
     with pytest.raises(UserError) as info:
         load_perceptual(tmp_path / "nowhere", net=net)
-    command = f"fetch them: python -m converters.lpips {tmp_path / 'nowhere'}"
+    command = f"fetch them: python -m repgan_jax.converters.lpips {tmp_path / 'nowhere'}"
     assert str(info.value) == f"{tmp_path / 'nowhere' / net}: no weights of LPIPS here; {command}"
 
 

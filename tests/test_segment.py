@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
 from repgan_jax import parallel, segment
+from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 from repgan_jax.models import heads
 from repgan_jax.models.unet import UNet

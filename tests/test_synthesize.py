@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from converters import stylegan2, torch_file
 from repgan_jax import parallel, synthesize, taps
+from repgan_jax.converters import stylegan2, torch_file
 from repgan_jax.generator import Generator
 from repgan_jax.models import heads
 

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from repgan_jax.configs import tiny
 from repgan_jax.stages import STAGES
 
 

@@ -118,7 +118,7 @@ def check_generator(folder: str | os.PathLike[str]) -> None:
     if not is_generator(Path(folder)):
         raise UserError(
             f"{folder}: no generator here (no architecture.json); convert one first, "
-            f"for example: python -m converters.mobilestylegan {folder}"
+            f"for example: python -m repgan_jax.converters.mobilestylegan {folder}"
         )
 
 

@@ -33,7 +33,7 @@ class Coco(export_folders.FolderWriter):
         except ImportError as error:
             raise UserError(
                 "config.export.format: coco is written by pycocotools, which is not installed; "
-                'pip install --editable ".[export]"'
+                'pip install "repgan-jax[export]"'
             ) from error
         self._rle = mask
 

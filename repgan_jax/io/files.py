@@ -19,6 +19,19 @@ from repgan_jax.errors import UserError
 _PREFIX, _LOCK = "repgan_jax_", ".lock"  # of temporary folders
 _SETTLED = 60.0  # seconds after which the lock of a folder in use is held for sure
 _waits = contextvars.ContextVar("_waits", default=True)  # for the disk, after every file
+_PACKAGE = Path(__file__).parents[1]
+
+
+def find_example(path: str) -> str:
+    """Returns `path`, or that of the library's example if it names one and does not exist.
+
+    "examples/face" is the folder of that name in the working folder; where there is none, as after
+    `pip install`, it is the one that comes with the library.
+    """
+    packaged = _PACKAGE / path
+    if Path(path).parts[:1] == ("examples",) and not Path(path).exists() and packaged.exists():
+        return str(packaged)
+    return path
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:

@@ -287,7 +287,7 @@ def _reaching(path: Path) -> Iterator[None]:
     except (FileNotFoundError, UserError):
         raise
     except ImportError as error:
-        raise UserError(f'{path}: needs gcsfs; pip install --editable ".[gcs]"') from error
+        raise UserError(f'{path}: needs gcsfs; pip install "repgan-jax[gcs]"') from error
     except Exception as error:  # of whatever stands below epath: gcsfs, aiohttp, Google's own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(

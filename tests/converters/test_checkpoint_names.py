@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from converters.checkpoint_names import STORAGES, Storage, meanings
-from converters.pickle_data import Symbol, Unbuilt
-from converters.plain_data import Allowance, Record
+from repgan_jax.converters.checkpoint_names import STORAGES, Storage, meanings
+from repgan_jax.converters.pickle_data import Symbol, Unbuilt
+from repgan_jax.converters.plain_data import Allowance, Record
 
 TABLE = meanings(Allowance(0), lambda content: content)
 DTYPE_STATE = (3, "<", None, None, None, -1, -1, 0)
@@ -29,7 +29,7 @@ def test_no_meaning_is_a_class_or_function_that_a_pickle_could_misuse():
     for symbol, meaning in TABLE.items():
         if callable(meaning):
             inner = getattr(meaning, "func", meaning)
-            assert inner.__module__ in ("converters.checkpoint_names", __name__), symbol
+            assert inner.__module__ in ("repgan_jax.converters.checkpoint_names", __name__), symbol
 
 
 def test_containers():

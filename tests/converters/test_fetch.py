@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from converters.fetch import Package
+from repgan_jax.converters.fetch import Package
 from repgan_jax.errors import UserError
 
 

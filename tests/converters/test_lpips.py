@@ -14,8 +14,8 @@ import pytest
 from flax import traverse_util
 from PIL import Image, ImageFilter
 
-from converters import lpips as converter
-from converters.command import run
+from repgan_jax.converters import lpips as converter
+from repgan_jax.converters.command import run
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, images
 from repgan_jax.models import lpips

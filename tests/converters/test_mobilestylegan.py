@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from converters import mobilestylegan
-from converters.command import run
 from repgan_jax import generator as generator_lib
 from repgan_jax import resampling
+from repgan_jax.converters import mobilestylegan
+from repgan_jax.converters.command import run
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 

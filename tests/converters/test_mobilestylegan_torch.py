@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from converters import mobilestylegan, torch_file
-from converters.command import run
-from converters.mobilestylegan_torch import convert, fold_demodulation, rules
+from repgan_jax.converters import mobilestylegan, torch_file
+from repgan_jax.converters.command import run
+from repgan_jax.converters.mobilestylegan_torch import convert, fold_demodulation, rules
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.openvino_ir import Layer, read_network
+from repgan_jax.converters.openvino_ir import Layer, read_network
 from repgan_jax.errors import UserError
 
 ARRAY = np.array([[1.5, -2, 3], [4, 5, 6]], "<f4")

@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from converters import pickle_data, plain_data
-from converters.pickle_data import RefusedError, Symbol, Unbuilt
-from converters.plain_data import Allowance, ByteReader, Record
+from repgan_jax.converters import pickle_data, plain_data
+from repgan_jax.converters.pickle_data import RefusedError, Symbol, Unbuilt
+from repgan_jax.converters.plain_data import Allowance, ByteReader, Record
 
 PAIR, THING, MARKER = Symbol("our", "pair"), Symbol("our", "Thing"), Symbol("our", "marker")
 MEANINGS = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.plain_data import Allowance, ByteReader, Record, check_result
+from repgan_jax.converters.plain_data import Allowance, ByteReader, Record, check_result
 
 
 def nested(depth, wrap=lambda value: [value]):

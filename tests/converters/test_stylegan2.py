@@ -18,13 +18,13 @@ import pytest
 import safetensors.numpy
 
 import repgan_jax.generator
-from converters import stylegan2, torch_file, torch_writer
-from converters.layouts import shape
-from converters.plain_data import Record
-from converters.stylegan2_formats import NVIDIA as NVIDIA_FORMAT
-from converters.stylegan2_formats import ROSINALITY as ROSINALITY_FORMAT
-from converters.stylegan2_formats import layers
-from converters.stylegan2_sources import _modules, locate
+from repgan_jax.converters import stylegan2, torch_file, torch_writer
+from repgan_jax.converters.layouts import shape
+from repgan_jax.converters.plain_data import Record
+from repgan_jax.converters.stylegan2_formats import NVIDIA as NVIDIA_FORMAT
+from repgan_jax.converters.stylegan2_formats import ROSINALITY as ROSINALITY_FORMAT
+from repgan_jax.converters.stylegan2_formats import layers
+from repgan_jax.converters.stylegan2_sources import _modules, locate
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, images
 
@@ -581,7 +581,7 @@ def test_takes_back_only_what_rosinality_can_compute(change, reason, state):
 
 def command(*args):
     return subprocess.run(
-        [sys.executable, "-m", "converters.stylegan2", *map(str, args)],
+        [sys.executable, "-m", "repgan_jax.converters.stylegan2", *map(str, args)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -660,7 +660,7 @@ def test_a_checkpoint_of_1024_px_takes_little_memory(tmp_path):
         pytest.skip("needs /proc: the system's other figures count this process's memory in")
     script = (
         "import runpy, sys; sys.argv = ['x', *sys.argv[1:]]; "
-        "runpy.run_module('converters.stylegan2', run_name='__main__'); "
+        "runpy.run_module('repgan_jax.converters.stylegan2', run_name='__main__'); "
         "print(open('/proc/self/status').read())"
     )
     arguments = [str(tmp_path / "net.pt"), str(tmp_path / "out"), "--samples=0"]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from converters import stylegan2
+from repgan_jax.converters import stylegan2
 from repgan_jax.generator import Generator
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from converters import torch_file
+from repgan_jax.converters import torch_file
 from repgan_jax.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

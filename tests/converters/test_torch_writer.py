@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from converters import torch_file
-from converters.plain_data import Allowance
-from converters.zip_members import members
+from repgan_jax.converters import torch_file
+from repgan_jax.converters.plain_data import Allowance
+from repgan_jax.converters.zip_members import members
 from repgan_jax.errors import UserError
 
 RNG = np.random.default_rng(0)

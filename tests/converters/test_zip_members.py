@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from converters.plain_data import Allowance
-from converters.zip_members import members
+from repgan_jax.converters.plain_data import Allowance
+from repgan_jax.converters.zip_members import members
 
 CONTENTS = {"net/data.pkl": b"pickle", "net/data/0": bytes(range(64)), "net/empty": b""}
 

@@ -88,7 +88,7 @@ def test_generator_refuses_a_folder_with_other_things(tmp_path):
 
 
 def test_generator_missing_or_of_another_format(tmp_path):
-    with pytest.raises(UserError, match="no generator here .*converters.mobilestylegan"):
+    with pytest.raises(UserError, match="no generator here .*repgan_jax.converters.mobilestylegan"):
         checkpoint.read_generator(tmp_path)
     checkpoint.write_json(tmp_path / "architecture.json", {"format": 7})
     with pytest.raises(UserError, match=f"format 7, expected {checkpoint.FORMAT}; convert again"):

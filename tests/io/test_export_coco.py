@@ -61,5 +61,5 @@ def test_a_kill_between_list_and_cleaning_up_changes_nothing(export, examples, p
 
 def test_without_pycocotools_it_says_what_to_install(monkeypatch, palette, tmp_path):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(UserError, match=r'not installed; pip install --editable "\.\[export\]"'):
+    with pytest.raises(UserError, match=r'not installed; pip install "repgan-jax\[export\]"'):
         Coco(tmp_path, palette)

@@ -6,7 +6,7 @@ import pytest
 from tensorboardX import SummaryWriter
 
 import repgan_jax
-from configs import base
+from repgan_jax.configs import base
 from repgan_jax.io import dataset
 from repgan_jax.stages import autoshot
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base
 from repgan_jax import main
+from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 from repgan_jax.io import images
 from repgan_jax.segmenter import Segmenter
