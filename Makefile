@@ -40,7 +40,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 weights/face: | $(VENV)/installed
-	$(RUN) -m converters.mobilestylegan $@
+	$(RUN) -m repgan_jax.converters.mobilestylegan $@
 
 # Stamps: set up again when the dependencies change, or when the last time was interrupted.
 $(VENV)/installed: setup.cfg pyproject.toml
