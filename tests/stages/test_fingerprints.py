@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import base
+from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 from repgan_jax.stages import fingerprints
 
