@@ -11,6 +11,7 @@ from repgan_jax.io import images, listing
 from repgan_jax.palette import IGNORE, Palette
 
 LAYOUTS = ("fused", "celebamask")
+_PART_SUFFIXES = (".png", ".PNG")
 
 
 def find_pairs(photos: str | Path, masks: str | Path, layout: str) -> list[tuple[str, Path, Path]]:
@@ -67,15 +68,27 @@ def _find_fused(masks: Path) -> Callable[[Path, str], Path]:
 
 def _find_parts(masks: Path) -> Callable[[Path, str], Path]:
     """Returns a function that finds the key of the part files of (photo, name)."""
-    prefixes = ((path, path.name.split("_", 1)[0]) for path in masks.rglob("*_*.png"))
-    keys = {prefix: path.with_name(prefix) for path, prefix in prefixes}
+    parts: dict[str, list[Path]] = {}
+    for path in sorted(masks.rglob("*_*")):
+        if path.suffix in _PART_SUFFIXES and path.name[0] != ".":
+            parts.setdefault(path.name.split("_", 1)[0], []).append(path)
 
     def find(photo: Path, name: str) -> Path:
         stem = PurePath(name).name
         stem = stem.zfill(5) if stem.isdigit() else stem
-        if stem not in keys:
+        if stem not in parts:
             raise UserError(f"{masks}: no mask for {photo}; expected {stem}_skin.png and the like")
-        return keys[stem]
+        files = parts[stem]
+        folders = sorted({str(path.parent) for path in files})
+        if len(folders) > 1:
+            raise UserError(
+                f"{masks}: parts of {photo} in {len(folders)} folders: {', '.join(folders)}; "
+                "expected all in one: remove the others"
+            )
+        for path in files:
+            same = [other for other in files if other.stem == path.stem]
+            listing.the_one(same, f"a part of {photo}")
+        return files[0].with_name(stem)
 
     return find
 
@@ -140,7 +153,7 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
                 f"config.evaluate.merge_order: part {part!r} is not in config.evaluate.class_map, "
                 f"which names {', '.join(ids)}"
             )
-        path = prefix.with_name(f"{prefix.name}_{part}.png")
+        path = _part_file(prefix, part)
         if not path.is_file():  # a face without, say, a hat has no file of it
             continue
         covered = np.asarray(images.open_picture(path).convert("L")) > 127
@@ -157,6 +170,12 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
             f"({', '.join(merge_order)})"
         )
     return mask
+
+
+def _part_file(prefix: Path, part: str) -> Path:
+    """Returns the path of the file of a part, which need not be there."""
+    paths = [prefix.with_name(f"{prefix.name}_{part}{suffix}") for suffix in _PART_SUFFIXES]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _target(source: str, name: str, palette: Palette) -> int:

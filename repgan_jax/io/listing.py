@@ -61,7 +61,11 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def find_photos(
-    path: str | Path, *, recursive: bool = False, without: Collection[str | Path] = ()
+    path: str | Path,
+    *,
+    recursive: bool = False,
+    without: Collection[str | Path] = (),
+    companions: Collection[str] = (),
 ) -> Photos:
     """Returns the photos in a folder, or the one file that `path` is.
 
@@ -74,6 +78,8 @@ def find_photos(
         path: a photo or a folder of photos.
         recursive: whether photos in the folders inside are found, too.
         without: folders that are not entered.
+        companions: suffixes of files that go with a photo of the same stem: these are not among
+            what is passed over.
 
     Raises:
         UserError: nothing at `path`, a folder that cannot be listed, or no photos.
@@ -90,7 +96,14 @@ def find_photos(
             files[name] = entry
         else:
             passed_over.append(f"{name}/" if os.path.isdir(entry) else name)
-    photos = Photos(dict(sorted(files.items())), sorted(passed_over))
+    stems = {PurePath(name).with_suffix("") for name in files}
+    passed_over = [
+        name
+        for name in sorted(passed_over)
+        if PurePath(name).suffix.lower() not in companions
+        or PurePath(name).with_suffix("") not in stems
+    ]
+    photos = Photos(dict(sorted(files.items())), passed_over)
     if not files:
         found = photos.describe_passed_over()
         raise UserError(

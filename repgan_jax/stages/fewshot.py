@@ -67,7 +67,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if not distributed.leads():
             _fit(config, head, *_like_first())
             return
-        common.say_passed_over("fewshot", listing.find_photos(Path(options.shots) / "images"))
+        shown = listing.find_photos(Path(options.shots) / "images", companions=(".json",))
+        common.say_passed_over("fewshot", shown)
         if inverter:
             shots = photo_shots.read(config, palette, inverter, stage.folder)
         else:

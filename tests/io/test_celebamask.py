@@ -140,6 +140,26 @@ def test_several_files_of_one_name_are_refused(folder):
         celebamask.find_pairs(photos, fused, "fused")
 
 
+def test_parts_are_found_in_capitals_and_only_once(folder):
+    photos, parts = folder / "photos", folder / "parts"
+    key = parts / "0" / "00007"
+    expected = celebamask.read_truth(key, "celebamask", PART_MAP, PARTS, PALETTE)
+    hair = parts / "0" / "00007_hair.png"
+    data = hair.read_bytes()
+    hair.rename(hair.with_suffix(".PNG"))
+    assert (
+        dict((n, k) for n, _, k in celebamask.find_pairs(photos, parts, "celebamask"))["7"] == key
+    )
+    got = celebamask.read_truth(key, "celebamask", PART_MAP, PARTS, PALETTE)
+    np.testing.assert_array_equal(got, expected)
+    hair.write_bytes(data)
+    with _refused("2 files for a part of .*7.png: 00007_hair.PNG, 00007_hair.png; expected one"):
+        celebamask.find_pairs(photos, parts, "celebamask")
+    hair.rename(parts / "1" / hair.name)
+    with _refused("parts of .*7.png in 2 folders: .*0, .*1; expected all in one"):
+        celebamask.find_pairs(photos, parts, "celebamask")
+
+
 def test_bad_maps_and_masks_are_refused(folder):
     key, prefix = folder / "fused" / "7.png", folder / "parts" / "0" / "00007"
 

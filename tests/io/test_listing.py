@@ -48,6 +48,14 @@ def test_content_or_suffix_makes_a_photo(tmp_path):
     )
 
 
+def test_companions_of_photos_are_not_passed_over(tmp_path):
+    _save(tmp_path / "a.png")
+    for name in ("a.JSON", "b.json", "a.txt"):
+        (tmp_path / name).touch()
+    found = listing.find_photos(tmp_path, companions=(".json",))
+    assert found.passed_over == ["a.txt", "b.json"]
+
+
 def test_one_file_is_itself(tmp_path):
     path = _save(tmp_path / "a.png")
     found = listing.find_photos(path)

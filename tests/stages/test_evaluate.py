@@ -101,3 +101,16 @@ def test_without_photos_it_is_left_out(tiny_run, workdir):
     assert code == 0
     assert "evaluate: left out, no photos with true masks given" in out
     assert not (workdir / "evaluate").exists()
+
+
+def test_photos_in_folders_count_and_other_files_are_named(tiny_run, workdir, tmp_path):
+    photos = shutil.copytree(tiny_run.photos, tmp_path / "photos")
+    for name in ("images", "masks"):
+        (photos / name / "x").mkdir()
+        (photos / name / "4.png").rename(photos / name / "x" / "4.PNG")
+    (photos / "images/notes.txt").write_text("no photo")
+    folders = {f"evaluate__{name}": photos / name for name in ("images", "masks")}
+    code, out, err = tiny_run.run(workdir, stages="evaluate", **folders)
+    assert code == 0, err
+    assert "evaluate: 1 file or folder passed over: notes.txt\n" in out
+    assert _scores(workdir) == _scores(tiny_run.workdir)

@@ -53,8 +53,10 @@ def test_latent_a_layer_is_as_good_as_one_for_all(tiny_run, tmp_path):
     with np.load(shots / "latents.npz") as file:
         w = np.repeat(file["w"][:, None], 10, axis=1)  # [k, L, D]
     np.savez(shots / "latents.npz", w=w, name=["seed000", "seed001", "seed002"])
-    code, _, err = tiny_run.run(tmp_path / "run", stages="fewshot", fewshot__shots=shots)
+    (shots / "images/notes.txt").touch()
+    code, out, err = tiny_run.run(tmp_path / "run", stages="fewshot", fewshot__shots=shots)
     assert code == 0, err
+    assert "fewshot: 1 file or folder passed over: notes.txt\n" in out
     for found, expected in zip(_read(tmp_path / "run"), _read(tiny_run.workdir), strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
 
