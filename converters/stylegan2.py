@@ -4,7 +4,8 @@
     python -m repgan_jax.converters.stylegan2 --to-rosinality OUT FILE.pt
 
 FILE is what rosinality/stylegan2-pytorch, NVlabs/stylegan2-ada-pytorch or NVIDIA's TensorFlow code
-wrote, or a safetensors file with the names of one of them; its content tells which. See
+wrote, a checkpoint of an encoder for rosinality's generator (pSp, e4e, ReStyle), or a safetensors
+file with the names of one of them; its content tells which. See
 docs/checkpoints.md. The second form takes a converted generator back.
 """
 
@@ -92,13 +93,32 @@ def translate(source: Source) -> Conversion:
             flat[f"{layer.ours}/{row.ours}"] = drawn.astype(np.float32)
     variables = traverse_util.unflatten_dict(flat, sep="/")
     if source.mean is None:
-        mean = mean_latent(architecture, variables)
+        mean, origin = mean_latent(architecture, variables), "estimated from 10,000 samples"
     else:
-        mean = source.mean
-        mean = mean[0] if np.shape(mean)[:-1] == (1,) and isinstance(mean, np.ndarray) else mean
-        mean = floats(mean, (architecture["w_dim"],), source.fmt.mean, source.path)
-    notes = _notes(source, num_filters=len(filters & tensors.keys()), draws=draws)
+        mean, origin = _stored_mean(source, architecture)
+    notes = (
+        *_notes(source, num_filters=len(filters & tensors.keys()), draws=draws),
+        f"mean latent: {origin}",
+    )
     return Conversion(architecture, {**variables, "mean_latent": mean}, notes)
+
+
+def _stored_mean(source: Source, architecture: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """Returns the mean latent [D] that is stored, and what to say of it.
+
+    Encoders store one a layer: the same each time, unless somebody has trained them. The centre of
+    truncation is one for all layers here, so that the mean of different ones is taken.
+    """
+    name, w_dim = source.fmt.mean, architecture["w_dim"]
+    num_layers = 2 * len(architecture["widths"])
+    if np.shape(source.mean) not in ((1, w_dim), (num_layers, w_dim)):
+        return floats(source.mean, (w_dim,), name, source.path), f"stored ({name})"
+    rows = floats(source.mean, np.shape(source.mean), name, source.path)
+    spread = float(np.abs(rows - rows[0]).max())
+    if spread == 0:
+        return rows[0], f"stored ({name}, {len(rows)} equal rows)"
+    mean = rows.mean(0, dtype=np.float64).astype(np.float32)
+    return mean, f"mean of the {len(rows)} rows of {name}, which differ by up to {spread:.2g}"
 
 
 def _notes(source: Source, *, num_filters: int, draws: bool) -> tuple[str, ...]:
@@ -109,12 +129,10 @@ def _notes(source: Source, *, num_filters: int, draws: bool) -> tuple[str, ...]:
     clamp = "none" if source.clamp is None else f"{source.clamp:g}"
     if source.fmt is not ROSINALITY and not source.states_clamp:
         clamp = "not stated in this file, taken as none"
-    mean = "estimated from 10,000 samples" if source.mean is None else f"stored ({source.fmt.mean})"
     return (
         f"format: {source.fmt.name}" + (f", its {source.key}" if source.key else ""),
         f"all {count} tensors accounted for: {', '.join(parts)}",
         f"noise maps: {'none stored, drawn with seed 0' if draws else 'stored'}",
-        f"mean latent: {mean}",
         f"bound of the layers (conv_clamp): {clamp}",
     )
 
@@ -193,6 +211,8 @@ def _convert(path: Path, out: Path) -> None:
     found = translate(source)
     tensors = dict(source.discriminator)
     notes = [*found.notes, f"discriminator: {len(tensors) or 'no'} tensors kept"]
+    for name, number in source.encoders.items():
+        notes.append(f"{name}: {number} tensors, of no use to the generator, left out")
     if source.unused:
         notes.append(f"of use in training only, left out: {', '.join(source.unused)}")
     if source.unknown:

@@ -13,12 +13,15 @@ from .plain_data import Record, listed, shown
 from .stylegan2_formats import FORMATS, NVIDIA, Format
 
 # best first: the average over training draws better pictures than its last state
-_GENERATORS = ("g_ema", "G_ema", "Gs", "g", "G")
+_GENERATORS = ("g_ema", "G_ema", "Gs", "g", "G", "decoder")
 _DISCRIMINATORS = ("d", "D")
+_ENCODERS = ("encoder", "hypernet", "face_pool")  # pSp, e4e, ReStyle, HyperStyle: photos to latents
 _OF_TRAINING = ("g_optim", "d_optim", "args", "ada_aug_p", "training_set_kwargs", "augment_pipe")
+_OF_TRAINING += ("opts", "optimizer", "global_step", "best_val_loss")
+_OF_TRAINING += ("discriminator_state_dict", "discriminator_optimizer_state_dict")
 _EXPECTED = (
     "expected StyleGAN2's generator as written by rosinality/stylegan2-pytorch, "
-    "NVlabs/stylegan2-ada-pytorch or NVIDIA's TensorFlow code"
+    "NVlabs/stylegan2-ada-pytorch or NVIDIA's TensorFlow code, or as decoder of pSp or e4e"
 )
 
 
@@ -31,12 +34,13 @@ class Source:
         fmt: the naming.
         key: of the generator in the file; "" if it is all there is.
         tensors: by name.
-        mean: the mean latent [D], or None.
+        mean: the mean latent [D], or one a layer [L, D], or None.
         clamp: bound of every layer's output, or None.
         states_clamp: whether the file says so; tensors alone do not.
         discriminator: its tensors by name; empty if there is none.
         unused: what else the file holds, known to be of use in training only.
         unknown: and what else it holds that is no tensor.
+        encoders: networks beside it that turn photos into latents: numbers of their tensors.
     """
 
     path: str
@@ -49,6 +53,7 @@ class Source:
     discriminator: Mapping[str, np.ndarray]
     unused: tuple[str, ...]
     unknown: tuple[str, ...]
+    encoders: Mapping[str, int]
 
 
 def locate(state: Any, path: str) -> Source:
@@ -63,7 +68,7 @@ def locate(state: Any, path: str) -> Source:
         state = {"G": state}
     if not isinstance(state, Mapping):
         raise UserError(f"{path}: holds a {type(state).__name__}; {_EXPECTED}")
-    rest = _nested(state)
+    rest = _nested(_unwrapped(state))
     key = next((name for name in _GENERATORS if _is_network(rest.get(name))), "")
     network = rest.pop(key) if key else rest
     tensors, others = _tensors(network, key, path)
@@ -72,6 +77,7 @@ def locate(state: Any, path: str) -> Source:
         found = listed(map(str, tensors or state)) or "nothing"
         raise UserError(f"{path}: no StyleGAN2 generator, found {found}; {_EXPECTED}")
     rest = rest if key else {}
+    encoders = {name: len(rest.pop(name)) for name in _ENCODERS if _is_network(rest.get(name))}
     mean = tensors.pop(fmt.mean, None)
     mean = rest.pop(fmt.mean, None) if mean is None else mean
     critic = next((name for name in _DISCRIMINATORS if _is_network(rest.get(name))), None)
@@ -93,11 +99,23 @@ def locate(state: Any, path: str) -> Source:
         discriminator,
         tuple(sorted(name for name in names if name in known)),
         tuple(sorted(name for name in names if name not in known)),
+        encoders,
     )
 
 
 def _is_network(value: Any) -> bool:
     return isinstance(value, Record) or (isinstance(value, Mapping) and len(value) > 0)
+
+
+def _unwrapped(state: Mapping) -> Mapping:
+    """Returns `state` with the tensors of an encoder's checkpoint (pSp, e4e) beside the rest."""
+    inner = state.get("state_dict")
+    if not isinstance(inner, Mapping):
+        return state
+    inner = {str(name).removeprefix("module."): value for name, value in inner.items()}
+    if not any(name.startswith("decoder.") for name in inner):
+        return state
+    return {**{name: value for name, value in state.items() if name != "state_dict"}, **inner}
 
 
 def _nested(state: Mapping) -> dict[Any, Any]:
@@ -106,7 +124,7 @@ def _nested(state: Mapping) -> dict[Any, Any]:
     networks: dict[str, dict[str, Any]] = {}
     for name, value in state.items():
         start, dot, end = str(name).partition(".")
-        if dot and start in (*_GENERATORS, *_DISCRIMINATORS):
+        if dot and start in (*_GENERATORS, *_DISCRIMINATORS, *_ENCODERS):
             networks.setdefault(start, {})[end] = value
         else:
             nested[name] = value

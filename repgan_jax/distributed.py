@@ -19,6 +19,7 @@ from typing import TypeVar
 import jax
 from jax._src.distributed import global_state  # the store has no public name yet
 
+from repgan_jax import parallel
 from repgan_jax.errors import UserError
 
 TRY_AGAIN = 75  # exit code of a process whose peer failed: sysexits' EX_TEMPFAIL
@@ -60,7 +61,7 @@ def start(
             f"config.distributed: {str(error).splitlines()[0]} "
             "Set config.cluster.address, processes and process, where no cluster sets them"
         ) from error
-    jax.local_devices()  # all of them at once, for this waits for the others
+    parallel.expect_backend()  # all of them at once, for this waits for the others
     _watcher = threading.Thread(target=_watch, daemon=True)
     _watcher.start()
 

@@ -13,7 +13,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from repgan_jax import distributed, preemption, stages
+from repgan_jax import distributed, parallel, preemption, stages
 from repgan_jax.errors import UserError
 from repgan_jax.io import files, remote
 
@@ -141,21 +141,35 @@ def use_all_cores(batch_size: int) -> None:
 
 def run(config: ConfigDict) -> None:
     """Runs the stages of `config` in their order."""
-    if config.compilation_cache:
-        folder = os.path.expanduser(config.compilation_cache)
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    if not config.stages:
+        raise UserError(f"config.stages: none given; expected some of {', '.join(stages.STAGES)}")
+    _use_compilation_cache(config.compilation_cache)
     todo = [(name, stages.load(name)) for name in config.stages]
     with (
         remote.working_folder(config.workdir) as workdir,
         remote.working_folder(config.generator) as generator,
     ):
+        if not workdir.is_dir():
+            files.expect_writable(workdir, "config.workdir")
         remote.pull(generator)
         config.generator = str(generator)
         parts = [(name, partial(x.check, config)) for name, x in todo if hasattr(x, "check")]
         parts += [(name, partial(x.run, config, workdir)) for name, x in todo]
         for name, part in parts:
             part() if stages.is_shared(name, config) else distributed.by_leader(part)
+
+
+def _use_compilation_cache(folder: str) -> None:
+    """Keeps compiled programs in `folder`, unless it is "" or cannot be written."""
+    if not folder:
+        return
+    try:
+        files.expect_writable(os.path.expanduser(folder), "config.compilation_cache")
+    except UserError as error:  # programs are compiled anew each time, no more
+        print(f"warning: {error}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,6 +200,7 @@ def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
         use_all_cores(config.autoshot.batch_size)
         if config.distributed or config.cluster.address:
             distributed.start(**config.cluster)
+        parallel.expect_backend()
         run(config)
         return 0, False
     except preemption.Terminated:
@@ -231,14 +246,18 @@ def _find_examples(config: ConfigDict) -> None:
 
 
 def _tidy(config: ConfigDict) -> None:
-    """Does what a shell would: "~" is the home folder; `--config.names=a,b`, ("a,b",), are two."""
+    """Does what a shell would: "~" is the home folder; `--config.names=a,b`, ("a,b",), are two.
+
+    What is empty is left out: `--config.names=` is ().
+    """
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             _tidy(value)
         elif isinstance(value, str) and value.startswith("~"):
             config[name] = os.path.expanduser(value)
-        elif isinstance(value, tuple) and any("," in str(item) for item in value):
-            config[name] = tuple(part.strip() for item in value for part in item.split(","))
+        elif isinstance(value, tuple) and any("," in str(item) or item == "" for item in value):
+            parts = (part.strip() for item in value for part in str(item).split(","))
+            config[name] = tuple(part for part in parts if part)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Two backends give the same bits: "shard_map", and "pmap" for those who know it better.
 """
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.backend import backends, clear_backends
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from repgan_jax.errors import UserError
@@ -25,6 +27,27 @@ T = TypeVar("T")
 def devices(*, everywhere: bool = False) -> list[jax.Device]:
     """Returns the devices that share the work: of this process, or `everywhere` in the run."""
     return jax.devices() if everywhere else jax.local_devices()
+
+
+def expect_backend() -> None:
+    """Raises UserError where JAX cannot work on what it was told to, as by JAX_PLATFORMS."""
+    try:
+        jax.devices()
+        return
+    except (RuntimeError, AssertionError) as error:  # of a platform that is not there
+        wanted, reason = jax.config.jax_platforms, " ".join(str(error).split())[:200]
+        if not wanted:
+            raise
+    with contextlib.suppress(RuntimeError, AssertionError):
+        jax.config.update("jax_platforms", None)
+        reason = f"JAX finds here: {', '.join(sorted(backends()))}"
+    clear_backends()  # nobody asked for these
+    jax.config.update("jax_platforms", wanted)
+    raise UserError(
+        f"JAX_PLATFORMS={wanted}: not available on this machine ({reason}); unset it or say "
+        "JAX_PLATFORMS=cpu, or install what it needs: the driver, and for an NVIDIA GPU "
+        '"jax[cuda12]"'
+    )
 
 
 def data_mesh(*, everywhere: bool = False) -> Mesh:

@@ -52,6 +52,8 @@ def test_stages_run_in_the_order_given(stage, capsys, tmp_path):
         ("a, b", ("a", "b")),
         ('("a","b")', ("a", "b")),
         ("()", ()),
+        ("", ()),
+        ("a,", ("a",)),
     ],
 )
 def test_lists_of_names(text, expected):
@@ -221,9 +223,34 @@ def test_help_lists_stages_and_fields_that_exist(capsys):
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_an_empty_list_of_anything_is_empty(capsys):
+    config = main.read_config([CONFIG, "--config.fewshot.taps=", "--config.evaluate.merge_order="])
+    assert config.fewshot.taps == config.evaluate.merge_order == ()
+    code, err = _run(capsys, "--config.stages=")
+    assert code == 2 and err.startswith("error: config.stages: none given; expected some of fewsh")
+
+
+def test_workdir_that_cannot_be_made(stage, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    code, err = _run(capsys, "--config.stages=fewshot", f"--config.workdir={tmp_path}/file/run")
+    assert code == 2 and not stage.calls
+    assert err.startswith(f"error: config.workdir: {tmp_path}/file/run cannot be written (")
+
+
+def test_compilation_cache_that_cannot_be_written_is_left_out(stage, capsys, tmp_path, monkeypatch):
+    settings = {}
+    monkeypatch.setattr(main.jax.config, "update", settings.__setitem__)
+    (tmp_path / "file").touch()
+    folder = f"--config.compilation_cache={tmp_path}/file/xla"
+    code, err = _run(capsys, "--config.stages=fewshot", f"--config.workdir={tmp_path}", folder)
+    assert code == 0 and stage.calls
+    assert err.startswith(f"warning: config.compilation_cache: {tmp_path}/file/xla cannot be writ")
+    assert "jax_compilation_cache_dir" not in settings
+
+
 def test_compilation_cache_is_used(stage, monkeypatch, tmp_path):
     settings = {}
     monkeypatch.setattr(main.jax.config, "update", settings.__setitem__)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert main.main([CONFIG, "--config.stages=()", "--config.compilation_cache=~/xla"]) == 0
+    assert main.main([CONFIG, "--config.stages=report", "--config.compilation_cache=~/xla"]) == 0
     assert settings["jax_compilation_cache_dir"] == str(tmp_path / "xla")

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -130,3 +131,24 @@ def test_padded_repeats_the_last_index():
 def test_unknown_backend_is_refused():
     with pytest.raises(UserError, match="config.backend: 'pmapp', expected one of shard_map, pmap"):
         parallel.spread(_sample, backend="pmapp")
+
+
+def test_a_platform_that_is_not_there_is_named(monkeypatch):
+    parallel.expect_backend()
+
+    def missing():
+        raise AssertionError  # as JAX does
+
+    updates = []
+    config = SimpleNamespace(jax_platforms=None, update=lambda *change: updates.append(change))
+    monkeypatch.setattr(parallel.jax, "devices", missing)
+    monkeypatch.setattr(parallel.jax, "config", config)
+    monkeypatch.setattr(parallel, "backends", lambda: {"cpu": None})
+    monkeypatch.setattr(parallel, "clear_backends", lambda: updates.append("cleared"))
+    with pytest.raises(AssertionError):
+        parallel.expect_backend()  # nobody has asked for one
+    config.jax_platforms = "cuda"
+    expected = "^JAX_PLATFORMS=cuda: not available on this machine .JAX finds here: cpu.; unset it"
+    with pytest.raises(UserError, match=expected):
+        parallel.expect_backend()
+    assert updates == [("jax_platforms", None), "cleared", ("jax_platforms", "cuda")]

@@ -1,24 +1,30 @@
 """Weights and training state on disk, through Orbax; every write is whole or absent."""
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from repgan_jax.errors import UserError
-from repgan_jax.io.files import atomic_write
+from repgan_jax.io import checksums
+from repgan_jax.io.files import atomic_write, unreadable
+from repgan_jax.parallel import expect_backend
 
 GENERATOR_FILES = ("architecture.json", "variables")  # what it draws with
 _OF_A_GENERATOR = (*GENERATOR_FILES, "discriminator", "samples.png")
 FORMAT = 2  # of a generator's folder; a reader refuses any other
+_NOT_DRAWN_WITH = ("format", "discriminator")  # in architecture.json
 Tree = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -45,17 +51,63 @@ def write_tree(path: str | os.PathLike[str], tree: Tree) -> None:
 
 
 def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the nested dicts of numpy arrays that `write_tree` put into the folder `path`."""
+    """Returns the nested dicts of numpy arrays that `write_tree` put into the folder `path`.
+
+    Raises:
+        UserError: saying whether they are missing, may not be read, are damaged, or something else.
+    """
     path = Path(path).absolute()
-    if not (path / "tree").is_dir():
-        raise UserError(f"{path}: no weights here; run the stage or converter that writes them")
+    expect_backend()
+    _expect_tree(path)
+    checked = _checked(path)
     try:
         with _tree_checkpointer() as checkpointer:
             leaves = checkpointer.metadata(path / "tree").item_metadata.tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
             return checkpointer.restore(path / "tree", restore_args=as_numpy)
-    except Exception as error:  # whatever Orbax, tensorstore or JSON find in a damaged folder
-        raise UserError(_damaged(path, error)) from error
+    except Exception as error:  # whatever Orbax, tensorstore or JSON find in there
+        if checked:
+            hint = "its files are as they were written, perhaps by a later version of Orbax"
+        else:
+            hint = "it has no checksums that could tell damage from another version of Orbax"
+        raise UserError(
+            f"{path}: cannot be read ({_reason(error)}); {hint} (here: {ocp.__version__}): "
+            "compare it with the original, or make it again in another folder"
+        ) from error
+
+
+def tree_digest(path: str | os.PathLike[str]) -> str:
+    """Returns the `tensor_digest` of the weights in the folder `path`.
+
+    Raises:
+        UserError: what `read_tree` refuses.
+    """
+    path = Path(path).absolute()
+    _expect_tree(path)
+    return _checked(path) or _digest_as_read(path, checksums.state(path))
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_as_read(path: Path, state: tuple) -> str:
+    """Returns the `tensor_digest` of the weights in `path`, read once for every `state` of it."""
+    del state
+    return checksums.tensor_digest(read_tree(path))
+
+
+def _expect_tree(path: Path) -> None:
+    """Raises UserError unless `path` looks like what `write_tree` leaves."""
+    if path.is_file():
+        raise UserError(f"{path}: is a file, expected a folder of weights; check the path")
+    if not (path / "tree").is_dir():
+        raise UserError(f"{path}: no weights here; run the stage or converter that writes them")
+
+
+def _checked(path: Path) -> str | None:
+    """Returns what `checksums.check` does; raises UserError also for files that may not be read."""
+    try:
+        return checksums.check(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -63,14 +115,35 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     atomic_write(Path(path), (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Returns the value in the JSON file `path`."""
+def read_json(path: str | os.PathLike[str], parse: Callable[[Any], T] = lambda value: value) -> T:
+    """Returns the value in the JSON file `path`, as `parse` makes it.
+
+    Raises:
+        UserError: missing, may not be read, not JSON, or nothing that `parse` takes.
+    """
+    path = Path(path)
     try:
-        return json.loads(Path(path).read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the stage that writes it") from error
-    except (ValueError, OSError) as error:
-        raise UserError(_damaged(Path(path), error)) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: not JSON ({_reason(error)}), {len(content)} bytes; it was cut or edited: "
+            "bring back a copy, or move it away and run again what writes it"
+        ) from error
+    try:
+        return parse(value)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{path}: JSON, but not of this kind of file ({_reason(error)}); it was edited or is "
+            "of another version: bring back a copy, or move it away and run again what writes it"
+        ) from error
 
 
 def is_generator(folder: str | os.PathLike[str]) -> bool:
@@ -115,11 +188,33 @@ def write_generator(
 
 def check_generator(folder: str | os.PathLike[str]) -> None:
     """Raises UserError unless a converter has written `folder`."""
-    if not is_generator(Path(folder)):
+    folder = Path(folder)
+    if folder.is_file():
         raise UserError(
-            f"{folder}: no generator here (no architecture.json); convert one first, "
+            f"{folder}: is a file, expected the folder of a converted generator; convert it first: "
+            f"python -m repgan_jax.converters.stylegan2 {folder} OUT"
+        )
+    if not is_generator(folder):
+        found = "no architecture.json" if folder.is_dir() else "no such folder"
+        raise UserError(
+            f"{folder}: no generator here ({found}); convert one first, "
             f"for example: python -m repgan_jax.converters.mobilestylegan {folder}"
         )
+
+
+def generator_digest(folder: str | os.PathLike[str]) -> str:
+    """Returns a digest of what the generator in `folder` draws with: architecture and tensors.
+
+    Converting a checkpoint again does not change it.
+
+    Raises:
+        UserError: what `read_generator` refuses.
+    """
+    architecture = read_architecture(folder)
+    decisive = {key: value for key, value in architecture.items() if key not in _NOT_DRAWN_WITH}
+    tensors = tree_digest(Path(folder) / "variables")
+    text = json.dumps({"architecture": decisive, "tensors": tensors}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_generator(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,12 +226,13 @@ def read_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the architecture alone of a generator that a converter wrote."""
     folder = Path(folder)
     check_generator(folder)
-    architecture = read_json(folder / "architecture.json")
+    path = folder / "architecture.json"
+    architecture = read_json(path)
     found = architecture.get("format") if isinstance(architecture, dict) else None
     if found != FORMAT:
-        raise UserError(
-            f"{folder}/architecture.json: format {found}, expected {FORMAT}; convert again"
-        )
+        later = isinstance(found, int) and found > FORMAT
+        advice = "was converted by a later version: install that, or " if later else ""
+        raise UserError(f"{path}: format {found}, expected {FORMAT}; {advice}convert again")
     return architecture
 
 
@@ -169,8 +265,13 @@ class Checkpoints:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        except Exception as error:  # whatever Orbax or tensorstore find in a damaged folder
-            raise UserError(_damaged(self._folder / str(step), error)) from error
+        except Exception as error:  # whatever Orbax or tensorstore find in there
+            path = self._folder / str(step)
+            raise UserError(
+                f"{path}: cannot be read ({_reason(error)}); it is damaged, or of other settings "
+                f"or another version of Orbax (here: {ocp.__version__}): move it away to go on "
+                "from the state before it"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -188,8 +289,10 @@ def _naming_a_full_disk(path: Path) -> Iterator[None]:
 
 
 def _save_tree(path: Path, tree: Tree) -> None:
+    arrays = jax.tree.map(np.asarray, dict(tree))
     with _tree_checkpointer() as checkpointer:
-        checkpointer.save(path / "tree", jax.tree.map(np.asarray, dict(tree)))
+        checkpointer.save(path / "tree", arrays)
+    checksums.write(path, arrays)
 
 
 def _tree_checkpointer() -> ocp.Checkpointer:
@@ -205,6 +308,5 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    reason = (str(error).splitlines() or [""])[0][:200]
-    return f"{path}: cannot be read ({type(error).__name__}: {reason}); delete it and make it again"
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

@@ -248,8 +248,8 @@ def open_dataset(folder: str | Path) -> Dataset:
         return Dataset(builder.as_data_source(split=SPLIT), builder.info.features["mask"].names)
     except Exception as error:  # whatever TFDS or JSON find in a damaged folder
         raise UserError(
-            f"{folder}: the dataset cannot be read ({error}); "
-            "delete that folder and run the stage generate again"
+            f"{folder}: the dataset cannot be read ({error}); --config.stages=verify compares it "
+            "with its checksums, --config.stages=repair makes again what is missing or damaged"
         ) from error
 
 

@@ -76,6 +76,37 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
         ) from error
 
 
+def expect_writable(folder: str | Path, field: str) -> None:
+    """Raises UserError, naming the config `field`, where no file can be written into `folder`.
+
+    It need not be there yet, and is not made.
+    """
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        reason = f"{there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = f"{there} is read-only, or not yours to write"
+    else:
+        return
+    raise UserError(
+        f"{field}: {folder} cannot be written ({reason}); choose another folder, "
+        f"--{field}=FOLDER, or make it writable"
+    )
+
+
+def unreadable(path: str | Path, error: OSError) -> UserError:
+    """Returns what to say of a file or folder that the system does not let us read."""
+    if isinstance(error, PermissionError):
+        advice = "ask for permission to read it (chmod, chown), or run as its owner"
+    elif isinstance(error, (IsADirectoryError, NotADirectoryError)):
+        advice = "check the path"
+    else:
+        advice = "check the disk or network folder, and try again"
+    reason = error.strerror or f"{type(error).__name__}: {error}"
+    return UserError(f"{error.filename or path}: cannot be read ({reason}); {advice}")
+
+
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Yields an empty folder that vanishes at the end; also removes those of killed processes."""

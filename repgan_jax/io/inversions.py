@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ PANELS = ("start", "10 %", "50 %", "end", "photo")  # of a strip, from left to r
 _COLUMNS = ("photo", "lpips", "psnr", "distance", "spread", "verdict", "steps")
 _NOISE = "noise/"  # before the layer's name
 _SCORES = ("lpips", "psnr", "distance", "spread", "steps")
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+_DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +53,26 @@ class Store:
     folder: Path
 
     def read(self, key: str) -> Inversion | None:
-        """Returns what is kept under `key`; None where nothing is, or where it is damaged."""
+        """Returns what is kept under `key`; None where nothing is.
+
+        What is damaged is none either, and named: it can be found again.
+
+        Raises:
+            UserError: it may not be read.
+        """
+        path = self._path(key)
         try:
-            with np.load(self._path(key)) as file:
+            with np.load(path) as file:
                 noise = {n.removeprefix(_NOISE): file[n] for n in file if n.startswith(_NOISE)}
                 scores = {name: file[name].item() for name in _SCORES}
                 return Inversion(file["w"], noise, file["picture"], file["strip"], **scores)
-        except _DAMAGE:
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise files.unreadable(path, error) from error
+        except _DAMAGE as error:
+            reason = f"{type(error).__name__}: {error}"
+            print(f"{path}: damaged ({reason}); that photo is worked on again", flush=True)
             return None
 
     def write(self, key: str, found: Inversion) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import Image
 
 from repgan_jax.errors import UserError
 from repgan_jax.io import coco, images, listing
+from repgan_jax.io.latents import read_latents
 from repgan_jax.palette import IGNORE, Palette, parse_classes
 
 LATENTS = "latents.npz"  # in a folder of shots that the generator made
@@ -253,33 +253,6 @@ def _read_labelme(path: Path, palette: Palette) -> np.ndarray:
                 f"{path}: {label!r} cannot be drawn ({error}); draw it again"
             ) from error
     return mask
-
-
-def read_latents(path: Path) -> dict[str, np.ndarray]:
-    """Returns the float32 latents [D] or [L, D] by file stem."""
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or "not an .npz file"
-        raise UserError(
-            f"{path}: no latents ({reason}); expected w [k, D] or [k, L, D] and name or seed [k]"
-        ) from error
-    if "w" not in arrays or not {"name", "seed"} & set(arrays):
-        raise UserError(
-            f"{path}: holds {', '.join(arrays) or 'nothing'}; expected w [k, D] or [k, L, D] (the "
-            "generator's mapping of z) and name or seed [k]"
-        )
-    w = arrays["w"].astype(np.float32)
-    stems = (
-        arrays["name"] if "name" in arrays else [f"seed{i:03d}" for i in map(int, arrays["seed"])]
-    )
-    if w.ndim not in (2, 3) or len(w) != len(stems):
-        raise UserError(
-            f"{path}: w of shape {list(w.shape)} for {len(stems)} names; expected [k, D] or "
-            "[k, L, D], one for each name"
-        )
-    return dict(zip(map(str, stems), w, strict=True))
 
 
 def _find_mask(folder: Path, name: str) -> Path:

@@ -77,13 +77,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """
     remote.pull(folder / RECORD)
     if (folder / RECORD).exists():
-        return checkpoint.read_json(folder / RECORD)
+        return checkpoint.read_json(folder / RECORD, parse=_as_record)
     if any(folder.glob("[!.]*")) or remote.find(folder):
         raise UserError(
             f"{folder}: not the folder of a stage (it has no {RECORD}); "
             "move it away or choose another --config.workdir"
         )
     return None
+
+
+def _as_record(found: Any) -> dict[str, Any]:
+    """Returns `found`; raises KeyError or TypeError where it is no record."""
+    texts = [found[key] for key in ("status", "fingerprint")]
+    groups = [found[key] for key in ("fields", "inputs")]
+    if not all(isinstance(x, str) for x in texts) or not all(isinstance(x, dict) for x in groups):
+        raise TypeError("status, fingerprint, fields and inputs are of other types")
+    return found
 
 
 def outdated(workdir: Path, name: str) -> str:

@@ -140,7 +140,7 @@ def may_be_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
     folder = results.current(Path(config.workdir) / name)
     if not results.is_done(folder):
         return False
-    record, now = checkpoint.read_json(folder / RECORD), fingerprints.values(config, fields)
+    record, now = results.read_record(folder), fingerprints.values(config, fields)
     return not any(fingerprints.changed_values(record["fields"], now))
 
 
@@ -194,7 +194,7 @@ def load_generator(config: ConfigDict) -> generator.Generator:
 def expect_same_generator(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError where the generator is not the one that the heads were fitted to."""
     fitted = _finished_record(workdir, "fewshot")["inputs"]["config.generator"]
-    if fitted != fingerprints.generator_digest(config):
+    if not fingerprints.is_same(fitted, fingerprints.generator_digest(config.generator)):
         raise UserError(
             f"config.generator: {config.generator} is not the generator that the heads in "
             f"{workdir / 'fewshot'} were fitted to; run stage fewshot again, or give that one"

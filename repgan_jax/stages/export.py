@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import dataset, masks
+from repgan_jax.io import dataset, files, masks
 from repgan_jax.io.export_coco import Coco
 from repgan_jax.io.export_folders import CelebAMask, Example, Part, Voc
 from repgan_jax.io.export_parquet import Parquet
@@ -22,6 +22,8 @@ def check(config: ConfigDict) -> None:
     common.expect_one_of(config, "export.format", tuple(FORMATS))
     common.expect_positive(config, "export.shard_size")
     generate.check_drop(config)
+    if config.export.output:
+        files.expect_writable(config.export.output, "config.export.output")
     if not 0 <= config.export.held_out < 1:
         raise UserError(
             f"config.export.held_out: {config.export.held_out}, expected 0 <= share < 1"

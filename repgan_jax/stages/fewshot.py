@@ -42,7 +42,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     options = config.fewshot
     together = options.batch_size > 1  # one shot is work for one device
-    inputs = {"config.generator": fingerprints.generator_digest(config)}
+    inputs = {"config.generator": fingerprints.generator_digest(config.generator)}
     for field in ("classes", "fewshot.shots"):
         inputs[f"config.{field}"] = fingerprints.digest(fingerprints.get(config, field))
     inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None
@@ -150,7 +150,7 @@ def load_heads(workdir: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]
 
     def read(folder: Path) -> tuple[nn.Module, tuple[str, ...], Any, Palette]:
         architecture = checkpoint.read_json(folder / "head.json")
-        palette = Palette.from_json(checkpoint.read_json(folder / "palette.json"))
+        palette = checkpoint.read_json(folder / "palette.json", parse=Palette.from_json)
         head = build_head(architecture, palette.num_classes)
         return head, tuple(architecture["taps"]), checkpoint.read_tree(folder / "heads"), palette
 
@@ -174,7 +174,7 @@ def load_with_generator(
 def load_palette(workdir: Path) -> Palette:
     """Returns the classes of the stage."""
     folder = common.finished_folder(workdir, "fewshot")
-    return Palette.from_json(checkpoint.read_json(folder / "palette.json"))
+    return checkpoint.read_json(folder / "palette.json", parse=Palette.from_json)
 
 
 def read_activations(

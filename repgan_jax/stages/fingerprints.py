@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yields one phrase for every field or input of two records that differs, but for paths."""
     yield from changed_values(old["fields"], new["fields"])
     for name in sorted(old["inputs"].keys() | new["inputs"].keys()):
-        if old["inputs"].get(name) != new["inputs"].get(name):
+        if not is_same(old["inputs"].get(name), new["inputs"].get(name)):
             yield name
 
 
@@ -120,10 +120,32 @@ def digest_files(files: Iterable[tuple[str | Path, Path]]) -> str:
     return total.hexdigest()
 
 
-def generator_digest(config: ConfigDict) -> str:
-    """Returns a digest of what the run's generator draws with."""
-    checkpoint.check_generator(config.generator)
-    return digest(config.generator, checkpoint.GENERATOR_FILES)
+class Digest(str):
+    """A digest whose content earlier versions knew by another one, which `former` computes."""
+
+    former: Callable[[], str]
+
+    def __new__(cls, digest: str, former: Callable[[], str]) -> "Digest":
+        """Returns `digest`, a string like any other, with `former` attached."""
+        self = super().__new__(cls, digest)
+        self.former = former
+        return self
+
+
+def is_same(old: str | None, new: str | None) -> bool:
+    """Returns whether a digest in a record, of this or an earlier version, is that of now."""
+    return old == new or (isinstance(new, Digest) and old is not None and old == new.former())
+
+
+def generator_digest(folder: str | Path) -> Digest:
+    """Returns a digest of what the generator in `folder` draws with: architecture and tensors."""
+    former = functools.partial(digest, folder, checkpoint.GENERATOR_FILES)
+    return Digest(checkpoint.generator_digest(folder), former)
+
+
+def weights_digest(folder: str | Path) -> Digest:
+    """Returns a digest of the tensors that `checkpoint.write_tree` put into `folder`."""
+    return Digest(checkpoint.tree_digest(folder), functools.partial(digest, folder))
 
 
 def _without_paths(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from repgan_jax import invert, parallel, projection
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, images, inversions, masks
+from repgan_jax.io import checkpoint, files, images, inversions
 from repgan_jax.io.inversions import Inversion
+from repgan_jax.io.latents import read_latents
 from repgan_jax.perceptual import load_perceptual
 from repgan_jax.stages import common, fingerprints
 
@@ -28,6 +29,19 @@ ADVICE = (
     "network (config.segment.method=network)"
 )
 _VERDICT_FIELDS = ("good_lpips", "poor_lpips", "good_distance")  # they change no latent
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where nothing could be kept of what will be found for photos."""
+    cache = _cache(config, Path(config.workdir))
+    if not cache.is_dir():  # an old one may hold all that is needed
+        files.expect_writable(cache, "config.invert.cache")
+
+
+def _cache(config: ConfigDict, workdir: Path) -> Path:
+    """Returns the folder in which what is found for photos is kept."""
+    cache = config.invert.cache
+    return Path(cache).expanduser() if cache else workdir / "latents"
 
 
 def verdict(found: Inversion, settings: ConfigDict) -> str:
@@ -68,11 +82,11 @@ class Inverter:
         self.settings = options[options.preset]
         self.size = self.settings.size
         self._perceptual = load_perceptual(options.perceptual, net=self.settings.net)
-        self._starts = masks.read_latents(Path(self.settings.start)) if self.settings.start else {}
+        self._starts = read_latents(self.settings.start) if self.settings.start else {}
         self.fields = ("seed", "dtype", "invert.preset", group)
         self._weights = {
-            "config.generator": fingerprints.generator_digest(config),
-            "config.invert.perceptual": fingerprints.digest(
+            "config.generator": fingerprints.generator_digest(config.generator),
+            "config.invert.perceptual": fingerprints.weights_digest(
                 Path(options.perceptual) / self.settings.net
             ),
         }
@@ -80,8 +94,7 @@ class Inverter:
         for field in (f"{group}.start", "invert.landmarks"):
             if path := fingerprints.get(config, field):
                 self.inputs[f"config.{field}"] = fingerprints.digest(path)
-        folder = Path(options.cache).expanduser() if options.cache else workdir / "latents"
-        self._store = inversions.Store(folder)
+        self._store = inversions.Store(_cache(config, workdir))
 
     def verdict(self, found: Inversion) -> str:
         """Returns what `verdict` says under the preset's limits."""
@@ -94,21 +107,47 @@ class Inverter:
         on from the last checkpoint of the same photos on as many devices.
 
         Raises:
-            UserError: a photo without a start, where they are given; a loss that is not a number.
+            UserError: a photo without a start, where they are given; a loss that is not a number; a
+                cache that cannot be written, before any work.
         """
         self._check_starts(photos)
         keys = {name: self._key(name, photo) for name, photo in photos.items()}
-        missing = [name for name in photos if self._store.read(keys[name]) is None]
+        missing = [name for name in photos if not self._is_kept(name, photos[name], keys[name])]
         if missing:
+            files.expect_writable(self._store.folder, "config.invert.cache")
             self._fill({name: photos[name] for name in missing}, keys)
         return ((name, self._store.read(keys[name])) for name in photos)
 
-    def _key(self, name: str, photo: np.ndarray) -> str:
-        """Returns a digest of all that decides what is found for `photo`."""
+    def _is_kept(self, name: str, photo: np.ndarray, key: str) -> bool:
+        """Returns whether something is kept for `photo`, perhaps by an earlier version."""
+        if self._store.read(key) is not None:
+            return True
+        weights = {field: digest.former() for field, digest in self._weights.items()}
+        kept = self._store.read(self._key(name, photo, weights, start=self.settings.start))
+        if kept is not None:
+            self._store.write(key, kept)
+        return kept is not None
+
+    def _key(
+        self,
+        name: str,
+        photo: np.ndarray,
+        weights: Mapping[str, str] | None = None,
+        **more: str,
+    ) -> str:
+        """Returns a digest of all that decides what is found for `photo`.
+
+        Args:
+            name: of the photo.
+            photo: uint8 [S, S, 3].
+            weights: digests of the weights, if not by their present names.
+            more: settings that counted in an earlier version.
+        """
         settings = self.settings.to_dict()
+        indecisive = {*_VERDICT_FIELDS, "start"}  # of which the latents count, not the path
         decisive = {
-            "settings": {key: settings[key] for key in settings.keys() - set(_VERDICT_FIELDS)},
-            "weights": self._weights,
+            "settings": {key: settings[key] for key in settings.keys() - indecisive} | more,
+            "weights": weights or self._weights,
             "seed": self._config.seed,
             "dtype": self._config.dtype,
             "panels": _SHARES,

@@ -18,6 +18,7 @@ from repgan_jax.stages import common, fingerprints, framing, inversion
 def check(config: ConfigDict) -> None:
     """Raises UserError where no photos are named, or none are there."""
     common.expect_photos(config, "invert.input", recursive=config.invert.recursive)
+    inversion.check(config)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

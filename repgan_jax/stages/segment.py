@@ -21,7 +21,7 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import files, images, listing, remote
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.segmenter import most_likely
-from repgan_jax.stages import common, fewshot, framing
+from repgan_jax.stages import common, fewshot, framing, inversion
 from repgan_jax.stages.inversion import ADVICE, Inverter, describe
 
 FIELDS = ("segment",)
@@ -32,6 +32,10 @@ def check(config: ConfigDict) -> None:
     """Raises UserError where no photos are named, or none are there."""
     common.expect_one_of(config, "segment.method", ("network", "invert"))
     common.expect_photos(config, "segment.input", recursive=config.segment.recursive)
+    if config.segment.output:
+        files.expect_writable(config.segment.output, "config.segment.output")
+    if config.segment.method == "invert":
+        inversion.check(config)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

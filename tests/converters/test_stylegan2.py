@@ -262,6 +262,64 @@ def test_reads_safetensors_of_either_naming(name, tmp_path):
     assert_same(stylegan2.convert(torch_file.read(tmp_path / "net.bin")), stylegan2.convert(state))
 
 
+def _encoder_checkpoint(state, latent_avg):
+    """Returns `state` as pSp and e4e store it: generator and encoder in one, and their options."""
+    tensors = {f"decoder.{name}": tensor for name, tensor in state["g_ema"].items()}
+    encoder = {f"encoder.body.{i}.weight": np.full((2, 3), i, np.float32) for i in range(5)}
+    return {
+        "state_dict": {**encoder, **tensors},
+        "latent_avg": latent_avg,
+        "opts": {"n_styles": 10, "output_size": 64, "device": "cuda:0"},
+        "global_step": 7,
+        "discriminator_state_dict": {"mlp.0.weight": np.zeros((2, 2), np.float32)},
+    }
+
+
+def test_the_generator_of_an_encoder_computes_what_rosinality_computes(tmp_path):
+    state = torch_file.read(GOLDEN / "rosinality_64.pt")
+    rows = np.tile(state["latent_avg"], (10, 1))
+    torch_writer.write(tmp_path / "e4e.pt", _encoder_checkpoint(state, rows))
+    found = stylegan2.translate(locate(torch_file.read(tmp_path / "e4e.pt"), "e4e.pt"))
+    assert_same((found.architecture, found.variables), stylegan2.convert(state))
+    assert "mean latent: stored (latent_avg, 10 equal rows)" in found.notes
+    golden = np.load(GOLDEN / "rosinality_64.npz")
+    generator = repgan_jax.generator.Generator.build(found.architecture, found.variables)
+    with jax.default_matmul_precision("float32"):
+        image, _ = jax.jit(generator.synthesis)(golden["wplus"])
+    assert_parity(image, golden["image_wplus"])
+
+
+def test_the_command_counts_the_tensors_of_an_encoder(tmp_path, state, monkeypatch, capsys):
+    torch_writer.write(tmp_path / "psp.pt", _encoder_checkpoint(state, state["latent_avg"][None]))
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "psp.pt"), str(out), "--samples=0"])
+    stylegan2.main()
+    printed = capsys.readouterr().out
+    assert "format: rosinality/stylegan2-pytorch, its decoder" in printed
+    assert "encoder: 5 tensors, of no use to the generator, left out" in printed
+    assert "left out: discriminator_state_dict, global_step, opts" in printed
+    variables = checkpoint.read_generator(out)[1]
+    jax.tree.map(np.testing.assert_array_equal, variables, stylegan2.convert(state)[1])
+
+
+def test_rows_of_a_mean_latent_that_differ_are_averaged(state):
+    rows = np.tile(state["latent_avg"], (8, 1))
+    rows[:, 0] = np.arange(8)
+    found = stylegan2.translate(locate(_encoder_checkpoint(state, rows), "file"))
+    assert "mean latent: mean of the 8 rows of latent_avg, which differ by up to 7" in found.notes
+    expected = np.array([3.5, *state["latent_avg"][1:]], np.float32)
+    np.testing.assert_allclose(found.variables["mean_latent"], expected, rtol=1e-6)
+    with pytest.raises(UserError, match=r"tensor latent_avg has shape \(3, .*expected \("):
+        stylegan2.translate(locate(_encoder_checkpoint(state, rows[:3]), "file"))
+
+
+def test_unknown_tensors_beside_an_encoder_are_named(state):
+    strange = _encoder_checkpoint(state, state["latent_avg"])
+    strange["state_dict"]["restorer.weight"] = np.zeros(3, np.float32)
+    with pytest.raises(UserError, match="unknown tensors, nothing converted: restorer.weight"):
+        locate(strange, "file")
+
+
 def test_states_the_architecture(state, nvidia):
     rosinality, _ = stylegan2.convert(state)
     assert rosinality == {

@@ -1,8 +1,11 @@
-"""Temporary folders vanish, those of killed processes later."""
+"""Temporary folders vanish, those of killed processes later; what cannot be written is named."""
 
 import os
 import tempfile
 
+import pytest
+
+from repgan_jax.errors import UserError
 from repgan_jax.io import files
 
 
@@ -21,3 +24,19 @@ def test_what_killed_processes_left_is_removed(tmp_path, monkeypatch):
         with files.temporary_folder() as second:
             assert first.exists() and second.exists() and first != second
     assert not first.exists() and not second.exists()
+
+
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
+    files.expect_writable(tmp_path, "config.out")
+    files.expect_writable(tmp_path / "to/be/made", "config.out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        with pytest.raises(UserError, match="^config.out: .*file is no folder.* --config.out=FOLD"):
+            files.expect_writable(tmp_path / folder, "config.out")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="link is no folder"):
+        files.expect_writable(tmp_path / "link", "config.out")
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UserError, match=f"config.out: .*made cannot .*{tmp_path} is read-only"):
+        files.expect_writable(tmp_path / "to/be/made", "config.out")

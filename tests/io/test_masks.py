@@ -280,15 +280,8 @@ def test_unfit_latents_are_refused(shots):
     np.savez(path, w=np.zeros(3), name=names)
     with _refused(r"w of shape \[3\] for 3 names; expected \[k, D\]"):
         masks.read_shots(shots, PALETTE)
-    with path.open("wb") as file:
-        np.save(file, np.zeros((3, 5)))
-    with _refused("latents.npz: no latents .not an .npz file"):
-        masks.read_shots(shots, PALETTE)
-    path.write_bytes(b"PK\x03\x04 cut")
-    with _refused("latents.npz: no latents .not an .npz file"):
-        masks.read_shots(shots, PALETTE)
     path.unlink()
-    with _refused("latents.npz: no latents .No such file or directory"):
+    with _refused("latents.npz: no latents .no such file"):
         masks.read_shots(shots, PALETTE)
 
 

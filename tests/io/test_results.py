@@ -18,7 +18,7 @@ def _write(folder, content, status="done", **inputs):
     folder.mkdir(parents=True)
     for part in ("a", "b"):
         (folder / part).write_text(content)
-    record = {"status": status, "fingerprint": content, "inputs": inputs}
+    record = {"status": status, "fingerprint": content, "inputs": inputs, "fields": {}}
     (folder / results.RECORD).write_text(json.dumps(record))
 
 
@@ -27,7 +27,7 @@ def _content(folder):
     found = results.current(folder)
     (content,) = {(found / part).read_text() for part in ("a", "b")}
     record = json.loads((found / results.RECORD).read_text())
-    assert record == {"status": "done", "fingerprint": content, "inputs": {}}
+    assert record == {"status": "done", "fingerprint": content, "inputs": {}, "fields": {}}
     return content
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from repgan_jax.io import dataset, images
-from repgan_jax.stages import autoshot
+from repgan_jax.io import checkpoint, checksums, dataset, images
+from repgan_jax.stages import autoshot, fingerprints
 
 RECORDED = ("fewshot", "generate", "autoshot", "evaluate", "sample")  # the others cost nothing
 
@@ -89,6 +89,53 @@ def test_settings_that_change_no_result_start_nothing(tiny_run, workdir):
     code, out, _ = tiny_run.run(workdir, backend="pmap", generate__batch_size=3)
     assert code == 0
     assert out.count("done already") == len(RECORDED)
+
+
+def test_places_and_spellings_start_nothing(tiny_run, workdir, tmp_path, monkeypatch):
+    moved = workdir.rename(tmp_path / "another name")
+    elsewhere = tmp_path / "data"
+    for name in ("generator", "shots", "photos"):
+        shutil.copytree(getattr(tiny_run, name), elsewhere / name)
+    (elsewhere / "shots/images/.DS_Store").touch()
+    monkeypatch.chdir(elsewhere)
+    code, out, err = tiny_run.run(
+        "../another name",
+        generator="../data/generator/",
+        classes="./shots/classes.txt",
+        fewshot__shots=f"{elsewhere}/../data/shots/",
+        evaluate__images="photos/images/",
+        evaluate__masks="./photos/masks",
+        segment__output="masks/../masks of photos/",
+    )
+    assert code == 0, err
+    assert out.count("done already") == len(RECORDED) and "starting again" not in out
+    assert {path.name for path in tmp_path.iterdir()} == {"another name", "data"}
+    assert (elsewhere / "masks of photos/areas.csv").exists()
+    assert moved.is_dir()
+
+
+def test_generator_that_was_converted_again_starts_nothing(tiny_run, workdir, tmp_path):
+    again = tmp_path / "generator"
+    checkpoint.write_generator(again, *checkpoint.read_generator(tiny_run.generator))
+    old, new = (
+        next(folder.rglob("ocdbt.process_0/d/*")).name for folder in (tiny_run.generator, again)
+    )
+    assert old != new  # Orbax never writes the same bytes
+    code, out, _ = tiny_run.run(workdir, generator=again)
+    assert code == 0 and out.count("done already") == len(RECORDED)
+
+
+def test_records_of_earlier_versions_count(tiny_run, workdir, tmp_path):
+    generator = shutil.copytree(tiny_run.generator, tmp_path / "generator")
+    (generator / "variables" / checksums.NAME).unlink()
+    path = workdir / "fewshot/stage.json"
+    record = json.loads(path.read_text())
+    record["inputs"]["config.generator"] = fingerprints.digest(
+        generator, checkpoint.GENERATOR_FILES
+    )
+    checkpoint.write_json(path, record)
+    code, out, _ = tiny_run.run(workdir, generator=generator)
+    assert code == 0 and out.count("done already") == len(RECORDED)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def _fails_on_shots(chain, inputs, workdir, **changes):
 
 def test_missing_generator(tiny_chain, tmp_path):
     line = _fails(tiny_chain, tmp_path / "run", generator=tmp_path / "nowhere")
-    assert line.startswith(f"{tmp_path / 'nowhere'}: no generator here (no architecture.json); ")
+    assert line.startswith(f"{tmp_path / 'nowhere'}: no generator here (no such folder); ")
     assert not (tmp_path / "run").exists()
 
 
@@ -57,7 +57,7 @@ def test_damaged_generator(tiny_chain, inputs, tmp_path, damage):
     for path in data:
         path.write_bytes(path.read_bytes()[:20]) if damage == "cut" else path.unlink()
     line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run", generator=inputs["generator"])
-    assert line.startswith(f"{inputs['generator'] / 'variables'}: cannot be read (")
+    assert line.startswith(f"{inputs['generator'] / 'variables'}: damaged, as its checksums show (")
     assert line.endswith("; delete it and make it again")
 
 
@@ -233,7 +233,7 @@ def test_finished_training_needs_no_devices(tiny_run, workdir, monkeypatch):
 @pytest.mark.parametrize("stages", ["generate", "sample"])
 def test_generator_that_the_heads_do_not_know(tiny_run, inputs, workdir, stages):
     path = inputs["generator"] / "architecture.json"
-    path.write_text(path.read_text() + " ")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clamp": 100.0}))
     shutil.rmtree(workdir / stages)
     line = _fails(tiny_run, workdir, stages=stages, generator=inputs["generator"])
     assert line.startswith(f"config.generator: {inputs['generator']} is not the generator that ")
@@ -324,7 +324,7 @@ def test_damaged_segmenter(tiny_run, workdir):
     for path in (workdir / "autoshot/best").rglob("d/*"):
         path.write_bytes(b"")
     line = _fails(tiny_run, workdir, stages="segment")
-    assert line.startswith(f"{workdir / 'autoshot/best'}: cannot be read (")
+    assert line.startswith(f"{workdir / 'autoshot/best'}: damaged, as its checksums show (")
 
 
 def test_cut_dataset(tiny_run, workdir):

@@ -4,14 +4,16 @@ import csv
 import json
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from repgan_jax import main
 from repgan_jax.generator import Generator, load_generator
-from repgan_jax.io import checkpoint, images, inversions, masks
+from repgan_jax.io import checkpoint, files, images, inversions, masks
 from repgan_jax.stages import inversion
 
 
@@ -170,6 +172,38 @@ def test_photos_of_one_name_and_of_folders_have_their_own_results(
     (photos / "notes.txt").write_text("no photo")
     code, out, err = tiny_chain.run(workdir, **again)
     assert "invert: done already" in out, err
+
+
+def test_what_an_earlier_version_kept_is_taken(done, tiny_chain, changes, tmp_path, monkeypatch):
+    """Its keys were of the generator's bytes, and of the path of the latents to start from."""
+    fields = {**changes, "invert__cache": done[0].parent / "latents"}
+    config = main.read_config(tiny_chain.arguments(tmp_path, **fields))
+    inverter = inversion.Inverter(config, tmp_path)
+    photo = np.zeros((32, 32, 3), np.uint8)
+    key = inverter._key("a", photo)
+    former = {field: digest.former() for field, digest in inverter._weights.items()}
+    kept = next(path for path in (done[0].parent / "latents").iterdir())
+    monkeypatch.setattr(inverter, "_store", inversions.Store(tmp_path / "cache"))
+    assert not inverter._is_kept("a", photo, key)
+    old = inverter._key("a", photo, former, start="")
+    (tmp_path / "cache").mkdir()
+    shutil.copyfile(kept, tmp_path / "cache" / f"{old}.npz")
+    assert old != key and inverter._is_kept("a", photo, key)
+    assert (tmp_path / "cache" / f"{key}.npz").exists()
+
+
+def test_cache_that_cannot_be_written_is_refused_before_any_work(
+    tiny_chain, changes, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    line = _fails(tiny_chain, tmp_path / "run", **changes, invert__cache=tmp_path / "file/cache")
+    assert line.startswith(f"config.invert.cache: {tmp_path}/file/cache cannot be written (")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "cache").mkdir()  # there, but read-only
+    monkeypatch.setattr(files.os, "access", lambda path, mode: Path(path).name != "cache")
+    monkeypatch.setattr(inversion.Inverter, "_fill", None)
+    line = _fails(tiny_chain, tmp_path / "run", **changes, invert__cache=tmp_path / "cache")
+    assert line.startswith(f"config.invert.cache: {tmp_path}/cache cannot be written (")
 
 
 def test_given_latents_are_where_it_starts(tiny_chain, changes, tmp_path):
