@@ -15,7 +15,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:$(KEPT)
 # CelebAMask-HQ (images/, masks/), where it is at hand: the demo is then evaluated on it.
 export CELEBAMASK_HQ ?= $(firstword $(wildcard data/celebamask_hq ../shared/data/celebamask_hq))
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench docs clean
 
 ## From ten labelled faces to a segmenter and runs/face/report.html; what is done is skipped.
 demo: weights/face
@@ -34,9 +34,13 @@ bench: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1
 bench: $(VENV)/installed-bench weights/face
 	$(RUN) -m benchmarks.performance --write
 
+## The documentation, from docs/*.md and the docstrings, into docs/_build/html.
+docs: $(VENV)/installed-docs
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 ## Takes away what the targets above installed or cached; weights/ and runs/ stay.
 clean:
-	rm -rf $(VENV) build *.egg-info .coverage .pytest_cache .ruff_cache
+	rm -rf $(VENV) build docs/_build *.egg-info .coverage .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 weights/face: | $(VENV)/installed

@@ -1,11 +1,11 @@
-"""Measures the works that users wait for beside plain PyTorch, and writes docs/performance.md.
+"""Measures what users wait for beside plain PyTorch, and writes docs/performance.md.
 
     python -m benchmarks.performance [--torch-python=PATH] [--only=TEXT] [--write]
 
-One JSON line a measurement, each in a process of its own on all cores; then the table, which
-`--write` puts into docs/performance.md: with `--only`, in the place of the rows that it has there.
-PATH is a Python with torch and openvino, by default this one; what it lacks is left out. Everything
-takes a quarter of an hour on two cores.
+Prints one JSON line per measurement, each in its own process on all cores, and then the table.
+`--write` puts it into docs/performance.md; with `--only`, it replaces the same rows there. PATH is
+a Python with torch and openvino, by default this one; what it lacks is left out. Everything takes a
+quarter of an hour on two cores.
 """
 
 import argparse
@@ -35,8 +35,8 @@ class Row:
         title: for the table.
         ours: arguments of `benchmarks.works`: name, size, batch.
         base: those of the base; None for the same.
-        by: whose the base is: "PyTorch", "OpenVINO", or "picture", ours alone, in the same process.
-        bar: highest ratio of CPU time that is wanted; 0 for none.
+        by: name of the base: "PyTorch", "OpenVINO", or "image": ours alone, in the same process.
+        bar: highest acceptable ratio of CPU time; 0 for none.
     """
 
     title: str
@@ -50,14 +50,14 @@ def _rows() -> Iterator[Row]:
     sizes = (256, 512, 1024)
     for size in sizes:
         for batch in (1, 4):
-            title = f"picture, {size} px, batch {batch}"
+            title = f"image, {size} px, batch {batch}"
             yield Row(title, ("synthesis", size, batch), bar=1)
     for head, bar, some in (("mlp0", 1.1, sizes), ("cnn_l", 1.6, sizes[:1])):
         for size in some:
-            title = f"picture + label, {head}, {size} px, beside the picture alone"
-            yield Row(title, (f"labelled_{head}", size, 1), by="picture", bar=bar)
+            title = f"image + label, {head}, {size} px, beside the image alone"
+            yield Row(title, (f"labelled_{head}", size, 1), by="image", bar=bar)
     for head in ("mlp0", "cnn_l"):
-        title = f"picture + label, {head}, 256 px, beside the stack"
+        title = f"image + label, {head}, 256 px, beside the stack"
         yield Row(title, (f"labelled_{head}", 256, 1))
     for head in ("mlp0", "cnn_l"):
         title = f"few-shot step, {head}, 256 px, beside the stack"
@@ -69,7 +69,7 @@ def _rows() -> Iterator[Row]:
         yield Row(f"U-Net of the paper, {text}, 256 px, batch 4", work, bar=1)
         title = f"our default U-Net beside it, {text}"
         yield Row(title, (f"default_{name}", 256, 4), work, bar=1 / 4)
-    title = "MobileStyleGAN, 1024 px + label of 256 px, beside the picture alone"
+    title = "MobileStyleGAN, 1024 px + label of 256 px, beside the image alone"
     yield Row(title, ("mobilestylegan", 256, 1), ("mobilestylegan", 1024, 1), "OpenVINO", 1)
 
 
@@ -116,14 +116,14 @@ class Bench:
 
 def compare(bench: Bench, only: str) -> Iterator[str]:
     """Yields the table's lines."""
-    yield "| work | ours, CPU s | wall s | GiB | beside | CPU s | wall s | GiB | ratio | bar |"
+    yield "| work | ours, CPU s | wall s | GiB | other | CPU s | wall s | GiB | ratio | target |"
     yield "| --- " * 10 + "|"
     for row in _rows():
         if only not in row.title:
             continue
         ours = bench.figures("ours", row.ours)
-        if row.by == "picture":
-            base = {name: ours.get(f"picture_{name}") for name in ours}
+        if row.by == "image":
+            base = {name: ours.get(f"image_{name}") for name in ours}
         else:
             base = bench.figures(row.by, row.base or row.ours)
         cells = [row.title, *_cells(ours), row.by]

@@ -1,4 +1,4 @@
-"""Time and memory of whole commands of the demo: the first output, and any number of pictures."""
+"""Time and memory of whole commands of the demo: the first output, and any number of images."""
 
 import shutil
 import statistics
@@ -19,12 +19,12 @@ PREPARE = (
 
 
 def lines(folder: Path) -> Iterator[str]:
-    """Yields lines of Markdown; `folder` takes what the commands write."""
+    """Yields lines of Markdown; `folder` receives what the commands write."""
     first = folder / "first"
     _run(folder, first, *PREPARE)  # compiles
     yield "| command, compiled before | wall s | CPU s | GiB |"
     yield "| --- | --- | --- | --- |"
-    for stage, title in (("sample", "a picture with its label"), ("segment", "a photo segmented")):
+    for stage, title in (("sample", "an image with its label"), ("segment", "a photo segmented")):
         runs = []
         for _ in range(measure.RUNS):
             shutil.rmtree(first / stage)
@@ -39,7 +39,7 @@ def lines(folder: Path) -> Iterator[str]:
             folder, workdir, "--config.stages=generate", f"--config.generate.num_pictures={count}"
         )
         measure.show(work=f"generate {count}", **found)
-        yield _row(f"{count} labelled pictures", found)
+        yield _row(f"{count} labelled images", found)
 
 
 def _run(folder: Path, workdir: Path, *options: str) -> measure.Figures:

@@ -5,7 +5,7 @@
 Weights are random, time and memory do not depend on them; those of MobileStyleGAN are weights/face.
 """
 
-import sys
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -172,7 +172,7 @@ def _label(generator: Generator, head_name: str, size: int, batch: int) -> Figur
         batch,
         runs=3 * RUNS,  # the two are close to each other
     )
-    return {**both, "picture_cpu_s": alone["cpu_s"], "picture_wall_s": alone["wall_s"]}
+    return {**both, "image_cpu_s": alone["cpu_s"], "image_wall_s": alone["wall_s"]}
 
 
 def _unet(kind: str, size: int, batch: int) -> tuple[UNet, Any, jax.Array]:
@@ -199,4 +199,8 @@ def main(name: str, size: int, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=WORKS)
+    parser.add_argument("size", type=int, help="side length in pixels")
+    parser.add_argument("batch", type=int)
+    main(**vars(parser.parse_args()))

@@ -1,0 +1,35 @@
+"""Settings of the documentation: `make docs` builds docs/_build/html from docs/*.md."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the API reference describes this checkout
+
+import repgan_jax
+
+project = "RepGAN-JAX"
+author = "The RepGAN-JAX authors"
+project_copyright = author
+version = release = getattr(repgan_jax, "__version__", "")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+
+# Guides are plain Markdown, so that they also read well where nothing builds them.
+myst_heading_anchors = 3
+myst_enable_extensions = ["attrs_inline"]
+
+# Docstrings: Google style. A single backtick is code, as in Markdown.
+default_role = "code"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # a dataclass lists its fields once
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = project
+html_show_sphinx = False
+html_theme_options = {"source_edit_link": ""}
