@@ -96,7 +96,7 @@ def get_config() -> ConfigDict:
     augment.noise = 0.05  # standard deviation (pictures span 2), up to
 
     evaluate = config.evaluate = ConfigDict()
-    evaluate.images = ""  # folder of photos
+    evaluate.images = ""  # folder of photos, and of folders of them
     evaluate.masks = ""  # folder of their true masks
     evaluate.layout = (
         "fused"  # "fused": one index PNG a photo; "celebamask": {id}_{part}.png, merged

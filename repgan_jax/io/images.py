@@ -51,7 +51,8 @@ def read_photo(path: str | Path) -> np.ndarray:
     """Returns uint8 [H, W, 3], upright (EXIF orientation), in RGB.
 
     - What is transparent shows white, as on a page.
-    - Palette, CMYK, YCbCr and LAB images become RGB as Pillow converts them, by no profile.
+    - Palette, CMYK, YCbCr and LAB images become RGB as Pillow converts them. Colour profiles in the
+      files are not applied.
     - Of 16 bits for each channel the upper 8 are taken. Grey with no value above 255, 1023 or 4095
       in 16 bits is taken as 8, 10 or 12 bits; colours with none above 4095 are refused, as Pillow
       does not read their lower bits.

@@ -71,11 +71,13 @@ def to_rgb(path: str | Path, image: Image.Image, *, deep: bool) -> tuple[np.ndar
     elif image.mode == "F":
         image = _from_floats(path, image)
         notes.append("its values from 0 to 1 are taken as black to white")
-    elif deep and 0 < _brightest(image) < 16:
-        raise UserError(
-            f"{path}: 16 bits for each channel, but no value above 4095: nearly black; "
-            "scale the values to 16 bits, or save it in 8"
-        )
+    elif deep and (high := _brightest(image)) < 64:
+        if 0 < high < 16:
+            raise UserError(
+                f"{path}: 16 bits for each channel, but no value above 4095: nearly black; "
+                "scale the values to 16 bits, or save it in 8"
+            )
+        notes += [f"dark: no value above {high} of 255"] if high else []
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -153,6 +153,10 @@ def test_colours_of_sixteen_bits(tmp_path):
     (tmp_path / "b.png").write_bytes(_png(deep >> 4))
     with pytest.raises(UserError, match=r"b.png: 16 bits .*, but no value above 4095"):
         images.read_photo(tmp_path / "b.png")
+    (tmp_path / "d.png").write_bytes(_png(deep >> 2))
+    got, notes = images.read_photo_and_notes(tmp_path / "d.png")
+    np.testing.assert_array_equal(got, COLOUR >> 2)
+    assert notes == [f"dark: no value above {COLOUR.max() >> 2} of 255"]
     clear = np.concatenate([deep, np.full_like(deep[..., :1], 65535)], -1)
     clear[:, :48, 3] = 0
     (tmp_path / "c.png").write_bytes(_png(clear))
