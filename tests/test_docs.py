@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import repgan_jax
-from repgan_jax.configs import base
 from repgan_jax import main, stages
+from repgan_jax.configs import base
 from tests import snippets
 
 ROOT = Path(__file__).parents[1]
