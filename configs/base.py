@@ -3,7 +3,7 @@
 python -m repgan_jax.main --config=configs/face.py --config.fewshot.steps=500
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
@@ -16,6 +16,9 @@ def get_config() -> ConfigDict:
     config.classes = (
         "examples/face/classes.txt"  # a class a line: name [#rrggbb]; the line is the id
     )
+    # Classes that trade names in a mirrored image: "left ear <-> right ear, A <-> B"; "none" = no
+    # class does; "" = those stated in config.classes or, where it states none, guessed from names.
+    config.mirror_pairs = ""
     config.label_size = 128  # pixels a side: labels of heads and of generated pictures
     config.dtype = "float32"  # arithmetic of the generator: "float32" or "bfloat16"
     config.backend = "shard_map"  # data parallelism: "shard_map" or "pmap"
@@ -42,7 +45,9 @@ def get_config() -> ConfigDict:
     fewshot.learning_rate = 1e-3  # 1e-2 suits a linear head less, and ruins a CNN
     fewshot.decay = "cosine"  # learning rate: "cosine" to 0, "constant", or "paper" (x0.9 every 50)
     fewshot.weight_decay = 1e-3
-    fewshot.flip = True  # also learn from mirrored activations and masks
+    # Mirror in fitting heads, in training the network and in its predictions: True = unless three
+    # shots show a class without a partner on one side only; "always"; False = nowhere.
+    fewshot.flip = config_dict.FieldReference(True, field_type=object)
     fewshot.picture_tolerance = (
         8.0  # mean absolute difference (0..255) allowed, shot against latent
     )
@@ -81,7 +86,7 @@ def get_config() -> ConfigDict:
     autoshot.held_out = 0.05  # share of the generated pictures kept for validation
     autoshot.eval_every = 250  # steps between validations and checkpoints
     augment = autoshot.augment = ConfigDict()
-    augment.flip = 0.5  # probability
+    augment.flip = 0.5  # probability; 0 = no mirroring in the network's predictions either
     augment.rotation = 10.0  # degrees, either way
     augment.translation = 0.1  # share of the side, either way
     augment.scale = (0.8, 1.25)

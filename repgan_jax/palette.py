@@ -2,32 +2,35 @@
 
 import colorsys
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from repgan_jax import sides
 from repgan_jax.errors import UserError
 
 IGNORE = 255  # the id of pixels that count nowhere, so that ids end at 254
 
 _LINE = re.compile(r"(?P<name>.+?)(?:\s+(?P<colour>#\S*))?")
-_OTHER_SIDE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
-_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
-_CAMEL = r"(?<=[a-z])(?=[A-Z])"  # between the words of leftEar
-_SIDE = re.compile(  # a whole word
-    rf"(?:(?<![^\W\d_])|{_CAMEL})(?:{'|'.join(_OTHER_SIDE)})(?:(?![^\W\d_])|{_CAMEL})"
-)
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """K class names and their colours, uint8 [K, 3]; class 0 is the background."""
+    """K class names and their colours, uint8 [K, 3]; class 0 is the background.
+
+    Attributes:
+        names: of the classes.
+        colours: of the classes.
+        stated: pairs of ids that trade names in a mirrored image, as the user stated them; () if
+            there are none, and None where nothing is stated, so that names tell.
+    """
 
     names: tuple[str, ...]
     colours: np.ndarray
+    stated: sides.Pairs | None = None
 
     @property
     def num_classes(self) -> int:
@@ -35,25 +38,43 @@ class Palette:
         return len(self.names)
 
     @property
-    def mirrored(self) -> tuple[int, ...]:
-        """The id that each class has in a mirrored picture: left and right trade places.
+    def pairs(self) -> sides.Pairs:
+        """Pairs of ids that trade names in a mirrored image: stated, or guessed from the names."""
+        return sides.guess_pairs(self.names) if self.stated is None else self.stated
 
-        Names tell, where there are both: "left ear" and "right ear", "l_eye" and "r_eye", "lipL"
-        and "lipR". Empty where no class has another one.
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """The id that each class has in a mirrored image; empty where no class has another one."""
+        partners = dict(self.pairs) | {other: k for k, other in self.pairs}
+        return tuple(partners.get(k, k) for k in range(self.num_classes)) if partners else ()
+
+    def with_pairs(self, pairs: str, source: str) -> "Palette":
+        """Returns the palette with `pairs`, such as "left ear <-> right ear", stated instead.
+
+        Args:
+            pairs: separated by commas; "none" states that there are none, "" changes nothing.
+            source: what errors name.
+
+        Raises:
+            UserError: see `sides.parse_pairs`.
         """
-        ids = {name: k for k, name in enumerate(self.names)}
-        others = (_SIDE.sub(lambda found: _OTHER_SIDE[found[0]], name) for name in self.names)
-        mirrored = tuple(ids.get(other, k) for k, other in enumerate(others))
-        return mirrored if mirrored != tuple(range(len(mirrored))) else ()
+        if not pairs.strip():
+            return self
+        lines = [(source, pair.strip()) for pair in pairs.split(",")]
+        return replace(self, stated=sides.parse_pairs(lines, self.names))
 
     def to_json(self) -> dict[str, list]:
-        """Returns what `from_json` takes, made of lists."""
-        return {"names": list(self.names), "colours": self.colours.tolist()}
+        """Returns what `from_json` takes, made of lists; guessed pairs are stated from here on."""
+        pairs = [[self.names[k] for k in pair] for pair in self.pairs]
+        return {"names": list(self.names), "colours": self.colours.tolist(), "pairs": pairs}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Palette":
-        """Returns the palette that `to_json` gave."""
-        return cls(tuple(found["names"]), np.array(found["colours"], np.uint8))
+        """Returns the palette that `to_json` gave; earlier versions stored no pairs."""
+        names, pairs = tuple(found["names"]), found.get("pairs")
+        if pairs is not None:
+            pairs = tuple(tuple(map(names.index, pair)) for pair in pairs)
+        return cls(names, np.array(found["colours"], np.uint8), pairs)
 
     def index(self, name: str) -> int:
         """Returns the id of the class `name`; raises UserError if there is none."""
@@ -76,17 +97,31 @@ def default_colours(num_classes: int) -> np.ndarray:
 
 
 def parse_classes(text: str, source: str) -> Palette:
-    """Returns the palette that `text` describes: `name [#rrggbb]` a line, the line is the id.
+    """Returns the palette that `text` describes: a class per line, then pairs of left and right.
 
     Args:
-        text: the lines; a class without a colour gets that of `default_colours`.
+        text: lines `name [#rrggbb]`, whose position is the id; a class without a colour gets that
+            of `default_colours`. After these, lines `left ear <-> right ear`, or `<->` alone where
+            there are no pairs, see `Palette.stated`.
         source: what errors name, usually a path.
 
     Raises:
         UserError: an empty line between others, a bad colour, a name or colour given twice,
-            fewer than 2 or more than 255 classes.
+            fewer than 2 or more than 255 classes, what `sides.parse_pairs` refuses.
     """
     lines = text.strip().splitlines()
+    first = next((i for i, line in enumerate(lines) if sides.ARROW in line), len(lines))
+    palette = _parse_names("\n".join(lines[:first]).rstrip().splitlines(), source)
+    pairs = [(f"{source}, line {i + 1}", line.strip()) for i, line in enumerate(lines)][first:]
+    for where, line in pairs:
+        if line and sides.ARROW not in line:
+            raise UserError(f"{where}: {line!r} after pairs of classes; expected all classes first")
+    pairs = [pair for pair in pairs if pair[1]]
+    return replace(palette, stated=sides.parse_pairs(pairs, palette.names)) if pairs else palette
+
+
+def _parse_names(lines: Sequence[str], source: str) -> Palette:
+    """Returns the palette of the lines `name [#rrggbb]`; see `parse_classes`."""
     if not 2 <= len(lines) <= IGNORE:
         raise UserError(
             f"{source}: {len(lines)} classes; expected 2 to {IGNORE}, one a line, background first"

@@ -59,7 +59,8 @@ def fit_heads(
         steps: of the optimiser.
         schedule: learning rate by step.
         weight_decay: of AdamW.
-        flip: mirror every other shot.
+        flip: mirror every other shot, activations and mask alike. All keep their ids, those of
+            left and right too: these activations are not the ones of a mirrored image.
         batch_size: shots a step and member; more than one are spread over the devices of all
             processes, which call this together: the first one's `taps` and `masks` count.
         chunk: steps between calls of `progress`.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +28,40 @@ class Segmenter:
         variables: its weights.
         palette: names and colours of the classes.
         size: pixels of a photo's shorter side in the network, as in training.
+        flip: whether to average with the mirrored photo, as the network was trained with such.
     """
 
     network: UNet
     variables: Any
     palette: Palette
     size: int
+    flip: bool = True
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; the position is the id."""
         return self.palette.names
 
-    def predict(self, photos: np.ndarray) -> np.ndarray:
-        """Returns the most likely class of every pixel, int32 [N, H, W].
+    def predict(self, photos: np.ndarray | Image.Image | Sequence[Any]) -> np.ndarray:
+        """Returns the most likely class of every pixel, int32 [N, H, W], or [H, W] of one photo.
 
         Args:
-            photos: uint8 [N, H, W, 3], of any size.
+            photos: uint8 [N, H, W, 3] or [H, W, 3] in RGB, of any size; a PIL image, which is taken
+                as it is shown without its EXIF orientation; or a list of either, of one size.
+
+        Raises:
+            UserError: anything else, floats included: their range cannot be known.
         """
-        height, width = photos.shape[1:3]
-        small = np.stack([images.resize_area(p, self._inner(height, width)) for p in photos])
-        mirrored = self.palette.mirrored
-        probabilities = np.asarray(_probabilities(self.network, mirrored, self.variables, small))
+        batch = _as_photos(photos)
+        if batch.ndim == 3:
+            return self.predict(batch[None])[0]
+        height, width = batch.shape[1:3]
+        if not len(batch):
+            return np.zeros((0, height, width), np.int32)
+        small = np.stack([images.resize_area(p, self._inner(height, width)) for p in batch])
+        probabilities = np.asarray(
+            _probabilities(self.network, self.flip, self.palette.mirrored, self.variables, small)
+        )
         return np.stack([most_likely(p, (height, width)) for p in probabilities])
 
     def write_architecture(self, folder: Path) -> None:
@@ -57,6 +70,7 @@ class Segmenter:
             "widths": list(self.network.widths),
             "patch": self.network.patch,
             "size": self.size,
+            "flip": self.flip,
             "palette": self.palette.to_json(),
         }
         checkpoint.write_json(folder / _ARCHITECTURE, architecture)
@@ -67,20 +81,52 @@ class Segmenter:
         return tuple(max(1, round(side * scale / stride)) * stride for side in (height, width))
 
 
-@jax.jit(static_argnums=(0, 1))
-def _probabilities(
-    network: UNet, mirrored: tuple[int, ...], variables: Any, photos: jax.Array
-) -> jax.Array:
-    """Returns [N, h, w, K], the mean over each photo uint8 [N, h, w, 3] and its mirror image.
+def _as_photos(photos: Any) -> np.ndarray:
+    """Returns uint8 [N, H, W, 3], or [H, W, 3] of one photo; raises UserError for anything else."""
+    if isinstance(photos, Image.Image):
+        if photos.mode not in ("RGB", "L"):
+            raise UserError(
+                f"predict: a PIL image of mode {photos.mode}; expected RGB or L: convert it first, "
+                "as image.convert('RGB') does where nothing is transparent"
+            )
+        return _as_photos(np.asarray(photos.convert("RGB")))
+    if isinstance(photos, list | tuple):
+        found = [_as_photos(photo) for photo in photos]
+        shapes = {photo.shape for photo in found}
+        if len(shapes) != 1 or len(found[0].shape) != 3:
+            raise UserError(
+                f"predict: a list of {len(found)} photos of the shapes {sorted(shapes)}; expected "
+                "one or more [H, W, 3] of one size: call predict once per size"
+            )
+        return np.stack(found)
+    array = photos if hasattr(photos, "dtype") and hasattr(photos, "shape") else None
+    given = type(photos).__name__ if array is None else f"{array.dtype} {list(array.shape)}"
+    is_image = array is not None and len(array.shape) in (3, 4) and array.shape[-1] == 3
+    if not is_image or str(array.dtype) != "uint8" or 0 in array.shape[-3:]:
+        hint = "; images.to_uint8 converts floats in [-1, 1]" if "float" in given else ""
+        raise UserError(
+            f"predict: {given}; expected uint8 RGB photos, [N, H, W, 3] or [H, W, 3]{hint}"
+        )
+    return np.asarray(array)
 
-    There, class k is called `mirrored[k]`, or k if that is empty.
+
+@jax.jit(static_argnums=(0, 1, 2))
+def _probabilities(
+    network: UNet, flip: bool, mirrored: tuple[int, ...], variables: Any, photos: jax.Array
+) -> jax.Array:
+    """Returns [N, h, w, K] for photos uint8 [N, h, w, 3].
+
+    With `flip`, it is the mean over each photo and its mirror image, where class k is called
+    `mirrored[k]`, or k if that is empty.
     """
     pictures = photos.astype(jnp.float32) / 127.5 - 1
-    plain = network.apply(variables, pictures)
-    turned = network.apply(variables, pictures[:, :, ::-1])[:, :, ::-1]
+    plain = jax.nn.softmax(network.apply(variables, pictures))
+    if not flip:
+        return plain
+    turned = jax.nn.softmax(network.apply(variables, pictures[:, :, ::-1]))[:, :, ::-1]
     if mirrored:
         turned = turned[..., jnp.array(mirrored)]
-    return (jax.nn.softmax(plain) + jax.nn.softmax(turned)) / 2
+    return (plain + turned) / 2
 
 
 def most_likely(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -124,4 +170,5 @@ def _read(folder: Path) -> Segmenter:
         checkpoint.read_tree(folder / "best"),
         palette,
         architecture["size"],
+        architecture.get("flip", True),  # earlier versions always did
     )

@@ -1,7 +1,10 @@
 """The object that segments photos, of a finished run."""
 
 import dataclasses
+import json
+import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,11 +63,75 @@ def test_mirrored_photo_gives_the_mirrored_mask(segmenter, size, agreement):
 
 
 def test_left_and_right_trade_places_in_the_mirrored_photo(segmenter):
-    palette = dataclasses.replace(segmenter.palette, names=("background", "left", "right"))
+    palette = segmenter.palette.with_pairs("disc <-> bright", "test")
     sided, photos = dataclasses.replace(segmenter, palette=palette), _photos(3, 32, 32)
     mirrored, plain = sided.predict(photos[:, :, ::-1])[:, :, ::-1], sided.predict(photos)
     np.testing.assert_array_equal(mirrored, np.array([0, 2, 1])[plain])
     assert {1, 2} & set(np.unique(plain))
+
+
+def test_without_flips_the_network_alone_decides(segmenter):
+    alone, photos = dataclasses.replace(segmenter, flip=False), _photos(3, 32, 32)
+    logits = segmenter.network.apply(segmenter.variables, images.to_float(photos))
+    expected = np.argmax(logits, -1)
+    np.testing.assert_array_equal(alone.predict(photos), expected)
+    assert (segmenter.predict(photos) != expected).any()
+
+
+@pytest.mark.parametrize("flip", [True, False, None])
+def test_what_was_decided_on_flips_is_stored(segmenter, tiny_run, tmp_path, flip):
+    shutil.copytree(tiny_run.workdir / "autoshot/best", tmp_path / "autoshot/best")
+    dataclasses.replace(segmenter, flip=flip).write_architecture(tmp_path / "autoshot")
+    if flip is None:  # as an earlier version wrote it
+        path = tmp_path / "autoshot/segmenter.json"
+        stored = json.loads(path.read_text())
+        del stored["flip"], stored["palette"]["pairs"]
+        path.write_text(json.dumps(stored))
+    assert repgan_jax.load_segmenter(tmp_path).flip == (flip is not False)
+
+
+def test_one_photo_gives_one_mask(segmenter):
+    photos = _photos(2, 37, 53)
+    expected = segmenter.predict(photos[:1])[0]
+    assert expected.shape == (37, 53)
+    for photo in (photos[0], jnp.asarray(photos[0]), Image.fromarray(photos[0])):
+        np.testing.assert_array_equal(segmenter.predict(photo), expected)
+    grey = Image.fromarray(photos[0]).convert("L")
+    np.testing.assert_array_equal(segmenter.predict(grey), segmenter.predict(grey.convert("RGB")))
+    both = segmenter.predict([photos[0], Image.fromarray(photos[1])])
+    np.testing.assert_array_equal(both, segmenter.predict(photos))
+    assert segmenter.predict(photos[:0]).shape == (0, 37, 53)
+
+
+@pytest.mark.parametrize(
+    ("photos", "given"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), "float32 [2, 8, 8, 3]"),
+        (np.zeros((8, 8, 3)), "float64 [8, 8, 3]"),
+        (np.zeros((8, 8, 3), np.int32), "int32 [8, 8, 3]"),
+        (np.zeros((8, 8, 3), bool), "bool [8, 8, 3]"),
+        (np.zeros((8, 8), np.uint8), "uint8 [8, 8]"),
+        (np.zeros((3, 8, 8), np.uint8), "uint8 [3, 8, 8]"),
+        (np.zeros((1, 3, 8, 8), np.uint8), "uint8 [1, 3, 8, 8]"),
+        (np.zeros((8, 8, 4), np.uint8), "uint8 [8, 8, 4]"),
+        (np.zeros((1, 1, 8, 8, 3), np.uint8), "uint8 [1, 1, 8, 8, 3]"),
+        (np.zeros((2, 0, 8, 3), np.uint8), "uint8 [2, 0, 8, 3]"),
+        (Image.new("RGBA", (8, 8)), "a PIL image of mode RGBA"),
+        (Image.new("I;16", (8, 8)), "a PIL image of mode I;16"),
+        ("photo.jpg", "str"),
+        (None, "NoneType"),
+        ([], "a list of 0 photos"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], "a list of 2 photos"),
+        ([np.zeros((1, 8, 8, 3), np.uint8)], "a list of 1 photos of the shapes [(1, 8, 8, 3)]"),
+        ([[0, 0, 0]], "int"),
+    ],
+)
+def test_what_is_no_photo_is_refused_in_one_line(segmenter, photos, given):
+    with pytest.raises(UserError) as error:
+        segmenter.predict(photos)
+    message = str(error.value)
+    assert message.startswith(f"predict: {given}") and "expected" in message
+    assert "\n" not in message and ("images.to_uint8" in message) == ("float" in given)
 
 
 def test_classes_are_those_of_the_enlarged_probabilities():

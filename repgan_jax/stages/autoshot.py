@@ -1,10 +1,11 @@
 """Stage `autoshot`: the stand-alone network, trained on the generated dataset."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from repgan_jax import distributed, metrics, parallel, preemption, segment
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, dataset, files, images, remote
 from repgan_jax.models.unet import UNet
-from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter
-from repgan_jax.stages import common, fewshot, generate
+from repgan_jax.stages import common, fewshot, generate, mirroring
 
 FIELDS = ("seed", "generate.drop", "autoshot")
 _VALIDATED = 2000  # held-out pictures; more would say the same, and take longer
@@ -67,9 +67,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _check_targets(options, has_probabilities="probabilities" in example)
         _check_sizes(options, size, example["mask"].shape[0])
         network = _build(palette.num_classes, options)
-        best = _train(config, stage.folder, workdir, network, data, palette)
+        flip = mirroring.for_network(options, heads_flip=fewshot.load_flip(workdir))
+        segmenter = Segmenter(network, None, palette, size, flip)
+        best = _train(config, stage.folder, workdir, segmenter, data)
         if distributed.leads():
-            Segmenter(network, None, palette, size).write_architecture(stage.folder)
+            segmenter.write_architecture(stage.folder)
             stage.finish({"steps": config.autoshot.steps, "held_out_mean_iou": best})
 
 
@@ -102,11 +104,10 @@ def _train(
     config: ConfigDict,
     folder: Path,
     workdir: Path,
-    network: UNet,
+    segmenter: Segmenter,
     data: dataset.Dataset,
-    palette: Palette,
 ) -> float:
-    """Runs the steps that are left and returns the best validation score.
+    """Runs the steps that are left for `segmenter` and returns the best validation score.
 
     Validations are checkpoints too. Weights are kept before the state is saved, and a state is
     saved last, so that after a kill everything since that state is done again, identically.
@@ -117,8 +118,7 @@ def _train(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.warmup_steps, options.steps
     )
-    size = data[0]["image"].shape[0]
-    state, step_fn = _start(config, network, data, size, schedule, palette.mirrored)
+    state, step_fn = _start(config, segmenter, data, schedule)
     kept = {"state": state, "loss": np.zeros(())}  # its sum since the last validation
     states = checkpoint.Checkpoints(folder / "checkpoints")
     start = distributed.by_leader(states.latest) or 0
@@ -139,8 +139,8 @@ def _train(
         ):
             if leads and _due(step, options):
                 variables = jax.device_get(state.variables())
-                segmenter = Segmenter(network, variables, palette, size)
-                score = _validate(segmenter, data, held_out, board, step)
+                trained = dataclasses.replace(segmenter, variables=variables)
+                score = _validate(trained, data, held_out, board, step)
                 if score > curve.best():
                     checkpoint.write_tree(folder / "best", variables)
                 loss, mean = 0.0, loss / ((step - 1) % options.eval_every + 1)
@@ -199,12 +199,7 @@ def _due(step: int, options: ConfigDict) -> bool:
 
 
 def _start(
-    config: ConfigDict,
-    network: UNet,
-    data: dataset.Dataset,
-    size: int,
-    schedule: optax.Schedule,
-    mirrored: Sequence[int],
+    config: ConfigDict, segmenter: Segmenter, data: dataset.Dataset, schedule: optax.Schedule
 ) -> tuple[segment.TrainState, Any]:
     """Returns the state before the first step, and the step, for the devices of all processes."""
     options = config.autoshot
@@ -213,16 +208,17 @@ def _start(
         optax.adamw(schedule, weight_decay=options.weight_decay),
     )
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    settings = options.augment.to_dict()
     step = segment.make_train_step(
-        network,
+        segmenter.network,
         optimizer,
         seed=config.seed,
-        settings=options.augment.to_dict(),
+        settings=settings if segmenter.flip else settings | {"flip": 0.0},
         decay=options.ema,
         class_weights=_class_weights(data, options.class_balance),
-        mirrored=mirrored,
+        mirrored=segmenter.palette.mirrored,
     )
-    state = segment.init_state(key, network, size, optimizer)
+    state = segment.init_state(key, segmenter.network, segmenter.size, optimizer)
     return state, parallel.spread_step(step, backend=config.backend)
 
 

@@ -18,7 +18,7 @@ from repgan_jax.generator import Generator
 from repgan_jax.io import checkpoint, files, images, listing, masks, results
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
-from repgan_jax.stages import common, fingerprints, photo_shots
+from repgan_jax.stages import common, fingerprints, mirroring, photo_shots
 from repgan_jax.stages.inversion import Inverter
 
 FIELDS = ("seed", "label_size", "dtype", "fewshot")
@@ -29,6 +29,8 @@ def check(config: ConfigDict) -> None:
     counts = ("label_size", "fewshot.steps", "fewshot.ensemble", "fewshot.batch_size")
     common.expect_positive(config, *counts)
     common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
+    mirroring.check(config)
+    read_classes(config)
     if config.fewshot.batch_size > 1:
         common.expect_share(config, "fewshot.batch_size")
 
@@ -45,6 +47,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     inputs = {"config.generator": fingerprints.generator_digest(config.generator)}
     for field in ("classes", "fewshot.shots"):
         inputs[f"config.{field}"] = fingerprints.digest(fingerprints.get(config, field))
+    if config.mirror_pairs:  # a run without, of an earlier version too, has no such input
+        inputs["config.mirror_pairs"] = config.mirror_pairs
     inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None
     fields = FIELDS
     if inverter:
@@ -54,8 +58,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     ) as stage:
         if stage.finished:
             return
-        palette = masks.read_classes(config.classes)
-        _say_mirrored(palette)
+        palette = read_classes(config)
         generator = common.load_generator(config)
         architecture = {
             "head": options.head,
@@ -65,7 +68,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         }
         head = build_head(architecture, palette.num_classes)
         if not distributed.leads():
-            _fit(config, head, *_like_first())
+            like_first = _like_first()
+            flip = distributed.by_leader(lambda: None)  # as the first one decides
+            _fit(config, head, *like_first, flip=flip)
             return
         shown = listing.find_photos(Path(options.shots) / "images", companions=(".json",))
         common.say_passed_over("fewshot", shown)
@@ -78,9 +83,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
             [masks.resize_mask(m, config.label_size, palette.num_classes) for m in shots.masks]
         )
         _check_labels(labels, palette)
+        flip = architecture["flip"] = mirroring.decide(labels, palette, options.flip)
         if together:
             _like_first(taps, labels)
-        variables, curve = _fit(config, head, taps, labels)
+            distributed.by_leader(lambda: flip)
+        variables, curve = _fit(config, head, taps, labels, flip=flip)
         guesses = _guess(head, variables, taps)
         known = labels != IGNORE
         accuracy = float((guesses == labels)[known].mean())
@@ -102,7 +109,7 @@ def _like_first(*arrays: Any) -> Any:
 
 
 def _fit(
-    config: ConfigDict, head: nn.Module, taps: taps_lib.Taps, labels: np.ndarray
+    config: ConfigDict, head: nn.Module, taps: taps_lib.Taps, labels: np.ndarray, *, flip: bool
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Returns what `segment.fit_heads` does, with the options of `config`.
 
@@ -125,7 +132,7 @@ def _fit(
             steps=options.steps,
             schedule=segment.learning_rate(options.decay, options.learning_rate, options.steps),
             weight_decay=options.weight_decay,
-            flip=options.flip,
+            flip=flip,
             batch_size=options.batch_size,
             progress=lambda step, loss: (bar.set_postfix(loss=loss), bar.update(step - bar.n)),
         )
@@ -169,6 +176,19 @@ def load_with_generator(
     found = load_heads(workdir)
     common.expect_same_generator(config, workdir)
     return common.load_generator(config), *found
+
+
+def load_flip(workdir: Path) -> bool:
+    """Returns whether images may be mirrored, as the stage decided; earlier versions always did."""
+    path = workdir / "fewshot" / "head.json"
+    remote.pull(path)
+    return checkpoint.read_json(path).get("flip", True)
+
+
+def read_classes(config: ConfigDict) -> Palette:
+    """Returns the classes of `config.classes` and, where there are some, `config.mirror_pairs`."""
+    palette = masks.read_classes(config.classes)
+    return palette.with_pairs(config.mirror_pairs, "config.mirror_pairs")
 
 
 def load_palette(workdir: Path) -> Palette:
@@ -244,17 +264,6 @@ def _check_pictures(pictures: np.ndarray, shots: masks.Shots, config: ConfigDict
                 f"difference {difference:.1f} of 255, config.fewshot.picture_tolerance is "
                 f"{tolerance:g}); check latents.npz and config.generator"
             )
-
-
-def _say_mirrored(palette: Palette) -> None:
-    """Says which classes trade places in mirrored pictures: their names alone have told."""
-    pairs = [
-        f"{palette.names[k]} and {palette.names[other]}"
-        for k, other in enumerate(palette.mirrored)
-        if k < other
-    ]
-    if pairs and distributed.leads():
-        common.say("fewshot", f"trade places in mirrored pictures: {', '.join(pairs)}")
 
 
 def _check_labels(labels: np.ndarray, palette: Palette) -> None:

@@ -268,13 +268,6 @@ def test_photos_may_be_made_by_a_stage_before(tiny_chain, tmp_path):
     assert (tmp_path / "run/fewshot/heads").exists()
 
 
-def test_sides_are_said(tiny_chain, inputs, tmp_path):
-    (inputs["shots"] / "classes.txt").write_text("background\nleft\nright\n")
-    changes = {"stages": "fewshot", "classes": inputs["shots"] / "classes.txt"}
-    code, out, err = tiny_chain.run(tmp_path / "run", **changes)
-    assert code == 0 and "fewshot: trade places in mirrored pictures: left and right\n" in out, err
-
-
 def test_classes_that_no_shot_shows_are_named(tiny_chain, inputs, tmp_path):
     with (inputs["shots"] / "classes.txt").open("a") as file:
         file.write("horn\n")
