@@ -56,9 +56,7 @@ def test_pairs_are_said_with_their_origin(capsys):
 def test_values_of_flip(value):
     config = base.get_config()
     config.fewshot.flip = value
-    with pytest.raises(
-        UserError, match=r"^config\.fewshot\.flip: .*expected True, False or always"
-    ):
+    with pytest.raises(UserError, match=r"^config.fewshot.flip: .*expected True, False or a"):
         mirroring.check(config)
 
 
