@@ -60,6 +60,25 @@ def test_values_of_flip(value):
         mirroring.check(config)
 
 
+@pytest.mark.parametrize(
+    ("heads_flip", "probability", "decision"),
+    [(True, 0.5, True), (True, 0.0, False), (False, 0.5, False), (False, 0.0, False)],
+)
+def test_the_network_mirrors_where_heads_and_its_own_training_do(heads_flip, probability, decision):
+    options = base.get_config().autoshot
+    options.augment.flip = probability
+    assert mirroring.for_network(options, heads_flip=heads_flip) is decision
+
+
+def test_pairs_that_are_wrong_cost_no_finished_heads(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.workdir / "fewshot", tmp_path / "run/fewshot")
+    pairs = {"stages": "fewshot", "mirror_pairs": "disc <-> bride"}
+    code, _, err = tiny_run.run(tmp_path / "run", **pairs)
+    assert code == 2 and err.startswith("error: config.mirror_pairs: no class is named 'bride'; ")
+    code, out, err = tiny_run.run(tmp_path / "run", stages="fewshot")
+    assert code == 0 and "fewshot: done already" in out, err
+
+
 @pytest.fixture(scope="module")
 def sided(tiny_chain, tmp_path_factory):
     """Arguments of runs whose shots show two sides of a disc."""
