@@ -180,9 +180,8 @@ def load_with_generator(
 
 def load_flip(workdir: Path) -> bool:
     """Returns whether images may be mirrored, as the stage decided; earlier versions always did."""
-    path = workdir / "fewshot" / "head.json"
-    remote.pull(path)
-    return checkpoint.read_json(path).get("flip", True)
+    folder = common.finished_folder(workdir, "fewshot")
+    return checkpoint.read_json(folder / "head.json").get("flip", True)
 
 
 def read_classes(config: ConfigDict) -> Palette:

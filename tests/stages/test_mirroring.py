@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import repgan_jax
-from configs import base
+from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 from repgan_jax.io import images
 from repgan_jax.palette import Palette, default_colours
