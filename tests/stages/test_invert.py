@@ -248,7 +248,7 @@ def test_photos_that_cannot_be_used_are_named(tiny_chain, changes, tmp_path):
         ({"invert__fast__space": "z"}, "config.invert.fast.space: 'z', expected one of w, w+"),
         ({"invert__fast__steps": 0}, "config.invert.fast.steps: 0, expected at least 1"),
         ({"invert__fast__size": 48}, "config.invert.fast.size: 48, expected a divisor of the "),
-        ({"invert__fast__net": "vgg"}, "no weights of LPIPS here; fetch them: python -m conv"),
+        ({"invert__fast__net": "vgg"}, "no weights of LPIPS here; fetch them: "),
     ],
 )
 def test_settings(tiny_chain, changes, tmp_path, change, message):
