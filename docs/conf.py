@@ -21,8 +21,9 @@ myst_enable_extensions = ["attrs_inline"]
 
 # Docstrings: Google style. A single backtick is code, as in Markdown.
 default_role = "code"
+smartquotes = False  # docstrings quote values
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # a dataclass lists its fields once
+napoleon_custom_sections = [("Attributes", "params_style")]  # a list, as of parameters
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
