@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.workdir = "runs/car"
     config.generator = "weights/car"
-    config.classes = "examples/car/classes.txt"  # yours: see README, "Your own domain"
+    config.classes = "examples/car/classes.txt"  # yours: see docs/your_own_domain.md
     config.fewshot.shots = "examples/car"
     config.label_size = 256
     config.generate.picture_size = 256

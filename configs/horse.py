@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.workdir = "runs/horse"
     config.generator = "weights/horse"
-    config.classes = "examples/horse/classes.txt"  # yours: see README, "Your own domain"
+    config.classes = "examples/horse/classes.txt"  # yours: see docs/your_own_domain.md
     config.fewshot.shots = "examples/horse"
     config.label_size = 256
     config.generate.picture_size = 256

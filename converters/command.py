@@ -49,7 +49,7 @@ def describe(folder: Path, architecture: Mapping, variables: Mapping) -> str:
 def add_samples_option(parser: argparse.ArgumentParser) -> None:
     """Adds --samples, the number that `write_samples` takes."""
     parser.add_argument(
-        "--samples", type=int, default=16, help="pictures on OUT/samples.png; 0 for no sheet"
+        "--samples", type=int, default=16, help="number of images in OUT/samples.png; 0 = none"
     )
 
 

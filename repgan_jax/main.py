@@ -18,19 +18,19 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import files, remote
 
 MAIN_FIELDS = {
-    "workdir": "folder for the results, one folder a stage; gs://bucket/run as well",
-    "stages": "what to do, in this order: --config.stages=evaluate,report",
+    "workdir": "folder for the results, one subfolder per stage; may be gs://BUCKET/RUN",
+    "stages": "stages to run, in this order: --config.stages=evaluate,report",
     "generator": "folder of a converted generator",
-    "classes": "file with the names of the parts",
-    "fewshot.shots": "folder of the labelled pictures",
-    "fewshot.names": "which of them to learn from; all where empty",
-    "generate.num_pictures": "size of the generated dataset",
-    "autoshot.steps": "how long the stand-alone network learns",
+    "classes": "file with the names of the classes, one per line",
+    "fewshot.shots": "folder of the labelled images",
+    "fewshot.names": "which of them to use; empty = all",
+    "generate.num_pictures": "number of images in the generated dataset",
+    "autoshot.steps": "training steps of the stand-alone network",
     "evaluate.images": "folder of photos with true masks (evaluate.masks)",
     "segment.input": "photo, or folder of photos, to segment",
-    "invert.input": "photo, or folder of photos, whose latents are wanted",
-    "seed": "every random choice derives from it",
-    "distributed": "one of several processes of a run: docs/scale.md",
+    "invert.input": "photo, or folder of photos, to find latents for",
+    "seed": "seed of every random choice",
+    "distributed": "True if this is one of several processes of a run: see docs/scale.md",
 }
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -52,8 +52,11 @@ def help_text() -> str:
     lines = [__doc__.replace("The command", "Usage", 1).rstrip(".")]
     lines += ["", f"Configs: {', '.join(_config_names())}, or the path of a config file"]
     for title, entries in (
-        ("Stages; one that is finished is skipped, one that was killed goes on:", stages.STAGES),
-        ("Main fields, as in --config.seed=3; all: repgan_jax/configs/base.py", MAIN_FIELDS),
+        ("Stages; a finished stage is skipped, an interrupted one resumes:", stages.STAGES),
+        (
+            "Main fields, for example --config.seed=3; all fields: repgan_jax/configs/base.py",
+            MAIN_FIELDS,
+        ),
     ):
         lines += ["", title, *(f"  {name:<22} {text}" for name, text in entries.items())]
     return "\n".join(lines)
@@ -212,7 +215,10 @@ def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        message, code = f'out of memory ({reason}); see "Short of memory" in README.md', 2
+        message, code = (
+            f'out of memory ({reason}); see "Short of memory" in docs/getting_started.md',
+            2,
+        )
     except KeyboardInterrupt:
         message, code = "interrupted; the same command goes on from here", 130
     except OSError as error:

@@ -12,17 +12,17 @@ from repgan_jax.errors import UserError
 # config fields on which its result depends. Where settings alone can show that it would fail, it
 # has `check(config)`, which says so before any stage begins.
 STAGES = {
-    "fewshot": "fit heads on the labelled pictures' activations",
-    "generate": "write a labelled dataset of generated pictures",
-    "verify": "read the whole generated dataset again, and name its bad shards",
-    "repair": "generate the shards that `verify` found bad, and these alone",
+    "fewshot": "fit heads to the activations of the labelled images",
+    "generate": "write a labelled dataset of generated images",
+    "verify": "read the whole generated dataset again and name its bad shards",
+    "repair": "generate the shards that `verify` found bad, and only those",
     "autoshot": "train the stand-alone network on that dataset",
-    "evaluate": "compare its predictions with the true masks of photos",
-    "segment": "segment photos of your own (config.segment.input)",
-    "invert": "find the latents of photos of your own (config.invert.input)",
-    "sample": "write a sheet of generated pictures and their labels",
+    "evaluate": "compare the network's predictions with the true masks of photos",
+    "segment": "segment your own photos (config.segment.input)",
+    "invert": "find the latents of your own photos (config.invert.input)",
+    "sample": "write a sheet of generated images with their labels",
     "export": "write the generated dataset in other formats (config.export.format)",
-    "report": "gather everything in one HTML page",
+    "report": "collect everything in one HTML page",
 }
 _SHARED = ("generate", "verify", "repair", "autoshot")
 
