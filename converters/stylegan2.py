@@ -186,10 +186,8 @@ def to_rosinality(
 def main() -> None:
     """Converts as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "source", type=Path, help="checkpoint; with --to-rosinality: a converted folder"
-    )
-    parser.add_argument("out", type=Path, help="folder to write; with --to-rosinality: a file")
+    parser.add_argument("source", type=Path, help="file; with --to-rosinality: a folder")
+    parser.add_argument("out", type=Path, help="folder; with --to-rosinality: a file")
     parser.add_argument(
         "--to-rosinality",
         action="store_true",
