@@ -215,10 +215,7 @@ def _attempt(argv: Sequence[str]) -> tuple[int, bool]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        message, code = (
-            f'out of memory ({reason}); see "Short of memory" in docs/getting_started.md',
-            2,
-        )
+        message, code = f"out of memory ({reason}); see docs/getting_started.md#short-of-memory", 2
     except KeyboardInterrupt:
         message, code = "interrupted; the same command goes on from here", 130
     except OSError as error:
