@@ -51,15 +51,24 @@ def load_perceptual(path: str | os.PathLike[str], *, net: str = "vgg") -> Percep
     Raises:
         UserError: where the network is unknown, or its weights are missing or damaged.
     """
-    if net not in lpips.STAGES:
-        raise UserError(f"LPIPS network {net!r} is unknown; expected one of {list(lpips.STAGES)}")
-    folder, command = Path(path) / net, f"python -m repgan_jax.converters.lpips {path}"
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no weights of LPIPS here; fetch them: {command}")
+    folder = find_weights(path, net=net)
     variables = checkpoint.read_tree(folder)
     found, expected = (
         jax.tree.map(jnp.shape, tree) for tree in (variables, lpips.abstract_variables(net))
     )
     if found != expected:
-        raise UserError(f"{folder}: not the weights of LPIPS; fetch them again: {command}")
+        raise UserError(f"{folder}: not the weights of LPIPS; fetch them again: {_fetch(path)}")
     return Perceptual(jax.device_put(variables), lpips.LPIPS(net))
+
+
+def find_weights(path: str | os.PathLike[str], *, net: str = "vgg") -> Path:
+    """Returns the folder of the network's weights; raises UserError where it is not there."""
+    if net not in lpips.STAGES:
+        raise UserError(f"LPIPS network {net!r} is unknown; expected one of {list(lpips.STAGES)}")
+    if not (folder := Path(path) / net).is_dir():
+        raise UserError(f"{folder}: no weights of LPIPS here; fetch them: {_fetch(path)}")
+    return folder
+
+
+def _fetch(path: str | os.PathLike[str]) -> str:
+    return f"python -m repgan_jax.converters.lpips {path}"

@@ -40,12 +40,16 @@ def check(config: ConfigDict) -> None:
             f"config.autoshot.warmup_steps: {options.warmup_steps}, expected fewer than "
             f"config.autoshot.steps, {options.steps}"
         )
-    pictures = config.generate
-    if "generate" in config.stages:  # which makes the dataset
-        _check_targets(options, has_probabilities=pictures.soft_labels)
-        _num_held_out(round((1 - pictures.drop) * pictures.num_pictures), options)
-    if {"fewshot", "generate"} <= set(config.stages):
-        _check_sizes(options, pictures.picture_size, config.label_size)
+    size, count, soft_labels = (
+        common.made_with(config, "generate", f"generate.{name}")
+        for name in ("picture_size", "num_pictures", "soft_labels")
+    )
+    if size is None:  # there is no dataset, or a remote one, of which `run` will know
+        return
+    _check_targets(options, has_probabilities=soft_labels)
+    _num_held_out(round((1 - config.generate.drop) * count), options)
+    if label_size := common.made_with(config, "fewshot", "label_size"):
+        _check_sizes(options, size, label_size)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:

@@ -137,11 +137,30 @@ def may_be_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
     """Returns whether the stage `name` is finished with these `fields`, or is remote."""
     if config.workdir.startswith(remote.SCHEME):
         return True
-    folder = results.current(Path(config.workdir) / name)
-    if not results.is_done(folder):
+    if not (folder := find_result(config, name)):
         return False
     record, now = results.read_record(folder), fingerprints.values(config, fields)
     return not any(fingerprints.changed_values(record["fields"], now))
+
+
+def made_with(config: ConfigDict, name: str, field: str) -> Any:
+    """Returns the value of `field` with which stage `name` is, or will be, made; None if unknown.
+
+    It will be made if it is one of `config.stages`; it may have been made with another value. A
+    remote result is not looked at.
+    """
+    if name in config.stages:
+        return fingerprints.get(config, field)
+    folder = find_result(config, name)
+    return checkpoint.read_json(folder / RECORD)["fields"].get(field) if folder else None
+
+
+def find_result(config: ConfigDict, name: str) -> Path | None:
+    """Returns the folder of the finished stage `name`, None where it is not finished, or remote."""
+    if config.workdir.startswith(remote.SCHEME):
+        return None
+    folder = results.current(Path(config.workdir) / name)
+    return folder if results.is_done(folder) else None
 
 
 def finished_folder(workdir: Path, name: str) -> Path:
@@ -187,8 +206,18 @@ def expect_share(config: ConfigDict, field: str) -> None:
 
 def load_generator(config: ConfigDict) -> generator.Generator:
     """Returns the run's generator, its arithmetic in `config.dtype`."""
+    return generator.load_generator(config.generator, dtype=_dtype(config))
+
+
+def outline_generator(config: ConfigDict) -> generator.Generator:
+    """Returns the run's generator without its weights: names and sizes, for checks of settings."""
+    architecture = checkpoint.read_architecture(config.generator)
+    return generator.Generator.build(architecture, {}, _dtype(config))
+
+
+def _dtype(config: ConfigDict) -> jnp.dtype:
     expect_one_of(config, "dtype", ("float32", "bfloat16"))
-    return generator.load_generator(config.generator, dtype=jnp.dtype(config.dtype))
+    return jnp.dtype(config.dtype)
 
 
 def expect_same_generator(config: ConfigDict, workdir: Path) -> None:

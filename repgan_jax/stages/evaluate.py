@@ -20,14 +20,17 @@ _EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))  # rank, quantile o
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for photos without masks, and where the first does not fit the classes."""
+    """Raises UserError for photos without masks, and where the first does not fit the classes.
+
+    These are the classes of the shots, where the network is still to be trained.
+    """
     options = config.evaluate
     common.expect_positive(config, "evaluate.size")
     common.expect_one_of(config, "evaluate.split", ("test", "validation"))
     if options.images and not common.is_made(config, options.images):
         pairs = _find(options)
-        if "fewshot" in config.stages:  # whose classes will be these
-            read_pair(pairs[0], options, masks.read_classes(config.classes))
+        if palette := _find_classes(config):
+            read_pair(pairs[0], options, palette)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -66,6 +69,15 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _write_examples(stage.folder / "examples.npz", segmenter, pairs, counts, options)
         stage.finish({f"pooled_{n}": scores["pooled"][n] for n in ("mean_iou", "weighted_iou")})
         print(table, end="")
+
+
+def _find_classes(config: ConfigDict) -> Palette | None:
+    """Returns the classes of the network to be trained, None where `run` soon knows them."""
+    if "fewshot" in config.stages:
+        return masks.read_classes(config.classes)
+    if "autoshot" in config.stages and (folder := common.find_result(config, "fewshot")):
+        return Palette.from_json(checkpoint.read_json(folder / "palette.json"))
+    return None
 
 
 def _find(options: ConfigDict) -> list[tuple]:

@@ -18,21 +18,36 @@ from repgan_jax.generator import Generator
 from repgan_jax.io import checkpoint, files, images, listing, masks, results
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
-from repgan_jax.stages import common, fingerprints, mirroring, photo_shots
+from repgan_jax.stages import common, fingerprints, inversion, mirroring, photo_shots
 from repgan_jax.stages.inversion import Inverter
 
 FIELDS = ("seed", "label_size", "dtype", "fewshot")
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for settings that no heads can be fitted with."""
+    """Raises UserError for settings that no heads can be fitted with, and shots that do not fit.
+
+    Weights are not loaded: whether latents make their pictures is found out by `run`.
+    """
+    options = config.fewshot
     counts = ("label_size", "fewshot.steps", "fewshot.ensemble", "fewshot.batch_size")
     common.expect_positive(config, *counts)
     common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
     mirroring.check(config)
-    read_classes(config)
-    if config.fewshot.batch_size > 1:
+    if options.batch_size > 1:
         common.expect_share(config, "fewshot.batch_size")
+    segment.learning_rate(options.decay, options.learning_rate, options.steps)
+    palette, generator = read_classes(config), common.outline_generator(config)
+    build_head(_architecture(config, generator), palette.num_classes)
+    if common.is_made(config, options.shots):
+        return
+    masks.find_shots(options.shots, options.names)
+    if photo_shots.have_latents(config):
+        shots = masks.read_shots(options.shots, palette, options.names)
+        _check_shapes(generator, shots, config)
+        _expect_classes(_resize_masks(shots, palette, config.label_size), palette)
+    else:
+        inversion.check(config)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -60,12 +75,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             return
         palette = read_classes(config)
         generator = common.load_generator(config)
-        architecture = {
-            "head": options.head,
-            "label_size": config.label_size,
-            "resize": options.resize,
-            "taps": list(taps_lib.select(generator.tap_names, options.taps)),
-        }
+        architecture = _architecture(config, generator)
         head = build_head(architecture, palette.num_classes)
         if not distributed.leads():
             like_first = _like_first()
@@ -79,10 +89,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         else:
             shots = masks.read_shots(options.shots, palette, options.names)
         taps = read_activations(generator, shots, architecture["taps"], config, made=not inverter)
-        labels = np.stack(
-            [masks.resize_mask(m, config.label_size, palette.num_classes) for m in shots.masks]
-        )
-        _check_labels(labels, palette)
+        labels = _resize_masks(shots, palette, config.label_size)
+        _expect_classes(labels, palette)
+        _say_missing(labels, palette)
         flip = architecture["flip"] = mirroring.decide(labels, palette, options.flip)
         if together:
             _like_first(taps, labels)
@@ -98,6 +107,22 @@ def run(config: ConfigDict, workdir: Path) -> None:
         stage.finish(
             {"shots": list(shots.names), "loss": float(curve[-1]), "pixel_accuracy": accuracy}
         )
+
+
+def _architecture(config: ConfigDict, generator: Generator) -> dict[str, Any]:
+    """Returns what `build_head` takes; raises UserError for taps that the generator lacks."""
+    options = config.fewshot
+    return {
+        "head": options.head,
+        "label_size": config.label_size,
+        "resize": options.resize,
+        "taps": list(taps_lib.select(generator.tap_names, options.taps)),
+    }
+
+
+def _resize_masks(shots: masks.Shots, palette: Palette, size: int) -> np.ndarray:
+    """Returns int32 [k, size, size], the masks of the shots."""
+    return np.stack([masks.resize_mask(m, size, palette.num_classes) for m in shots.masks])
 
 
 def _like_first(*arrays: Any) -> Any:
@@ -265,13 +290,18 @@ def _check_pictures(pictures: np.ndarray, shots: masks.Shots, config: ConfigDict
             )
 
 
-def _check_labels(labels: np.ndarray, palette: Palette) -> None:
-    """Raises UserError for labels that teach nothing; says which classes they do not show."""
+def _expect_classes(labels: np.ndarray, palette: Palette) -> None:
+    """Raises UserError for labels that show fewer than two classes."""
     seen = set(np.unique(labels).tolist()) - {IGNORE}
     if len(seen) < 2:
         only = f"{palette.names[seen.pop()]!r} alone" if seen else "no class"
         hint = f" ({IGNORE} means: ignore; draw parts with ids from 1)" if IGNORE in labels else ""
         raise UserError(f"config.fewshot.shots: the masks show {only}{hint}; expected two or more")
+
+
+def _say_missing(labels: np.ndarray, palette: Palette) -> None:
+    """Says which classes the labels do not show."""
+    seen = np.unique(labels)
     if missing := [name for k, name in enumerate(palette.names) if k not in seen]:
         common.say("fewshot", f"no shot shows {', '.join(missing)}: that will not be found")
 

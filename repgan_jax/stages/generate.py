@@ -48,9 +48,9 @@ FIELDS = (
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for settings that the generator cannot serve, or that make no dataset."""
-    if "fewshot" in config.stages:  # or stage `generate` is the first, and says so itself
-        architecture = checkpoint.read_architecture(config.generator)
-        _check(config, Generator.build(architecture, {}), config.label_size)
+    if "fewshot" in config.stages or not common.may_be_done(config, "generate", FIELDS):
+        label_size = common.made_with(config, "fewshot", "label_size") or config.label_size
+        _check(config, common.outline_generator(config), label_size)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -257,8 +257,9 @@ def _never_disagrees(share: float) -> UserError:
     )
 
 
-def check_label(config: ConfigDict, generator: Generator) -> None:
-    """Raises UserError for a class that the generator does not have."""
+def check_samples(config: ConfigDict, generator: Generator) -> None:
+    """Raises UserError for noise or a class that the generator does not have."""
+    common.expect_one_of(config, "generate.noise", ("stored", "none", "fresh"))
     label, count = config.generate.label, generator.num_classes
     if label not in range(-1, count):
         raise UserError(
@@ -275,10 +276,9 @@ def _check(config: ConfigDict, generator: Generator, label_size: int) -> None:
     """Raises UserError for settings that make no dataset."""
     counts = ("num_pictures", "picture_size", "shard_size", "batch_size")
     common.expect_positive(config, *(f"generate.{name}" for name in counts))
-    common.expect_one_of(config, "generate.noise", ("stored", "none", "fresh"))
+    check_samples(config, generator)
     common.expect_one_of(config, "generate.encoding", tuple(images.ENCODINGS))
     common.expect_one_of(config, "generate.soft_type", dataset.SOFT_TYPES)
-    check_label(config, generator)
     if generator.resolution % config.generate.picture_size:
         raise UserError(
             f"config.generate.picture_size: {config.generate.picture_size}, expected a divisor of "

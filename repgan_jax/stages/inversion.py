@@ -19,8 +19,8 @@ from repgan_jax.generator import Generator
 from repgan_jax.io import checkpoint, files, images, inversions
 from repgan_jax.io.inversions import Inversion
 from repgan_jax.io.latents import read_latents
-from repgan_jax.perceptual import load_perceptual
-from repgan_jax.stages import common, fingerprints
+from repgan_jax.perceptual import find_weights, load_perceptual
+from repgan_jax.stages import common, fingerprints, framing
 
 PRESETS = ("fast", "standard", "paper")
 _SHARES = (0.0, 0.1, 0.5, 1.0)  # of the steps, in a strip; the photo itself follows
@@ -32,7 +32,8 @@ _VERDICT_FIELDS = ("good_lpips", "poor_lpips", "good_distance")  # they change n
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where nothing could be kept of what will be found for photos."""
+    """Raises UserError for what `check_settings` refuses, or a cache that cannot be written."""
+    check_settings(config)
     cache = _cache(config, Path(config.workdir))
     if not cache.is_dir():  # an old one may hold all that is needed
         files.expect_writable(cache, "config.invert.cache")
@@ -57,6 +58,26 @@ def describe(found: Inversion) -> str:
     return f"LPIPS {found.lpips:.3f}, {found.distance:.2f} from the mean latent"
 
 
+def check_settings(config: ConfigDict) -> dict[str, np.ndarray]:
+    """Returns the latents to start from by photo; none where `start` of the preset is "".
+
+    Raises:
+        UserError: settings that do not fit each other or the generator, missing weights.
+    """
+    options = config.invert
+    common.expect_one_of(config, "invert.preset", PRESETS)
+    group, settings = f"invert.{options.preset}", options[options.preset]
+    common.expect_one_of(config, f"{group}.space", projection.SPACES)
+    common.expect_positive(config, f"{group}.steps", f"{group}.save_every", f"{group}.size")
+    find_weights(options.perceptual, net=settings.net)
+    generator = common.outline_generator(config)
+    _check_size(f"config.{group}.size", settings.size, generator)
+    framing.read_squares(options.landmarks)
+    starts = read_latents(settings.start) if settings.start else {}
+    _check_latents(settings.start, starts, generator)
+    return starts
+
+
 class Inverter:
     """What `config.invert` asks for.
 
@@ -74,15 +95,12 @@ class Inverter:
             UserError: settings that do not fit, missing weights.
         """
         options = config.invert
-        common.expect_one_of(config, "invert.preset", PRESETS)
         group = f"invert.{options.preset}"
-        common.expect_one_of(config, f"{group}.space", projection.SPACES)
-        common.expect_positive(config, f"{group}.steps", f"{group}.save_every", f"{group}.size")
-        self._config, self._workdir, self._group = config, workdir, group
+        self._starts = check_settings(config)
+        self._config, self._workdir = config, workdir
         self.settings = options[options.preset]
         self.size = self.settings.size
         self._perceptual = load_perceptual(options.perceptual, net=self.settings.net)
-        self._starts = read_latents(self.settings.start) if self.settings.start else {}
         self.fields = ("seed", "dtype", "invert.preset", group)
         self._weights = {
             "config.generator": fingerprints.generator_digest(config.generator),
@@ -183,8 +201,6 @@ class Inverter:
     def _make_projector(self) -> invert.Projector:
         config, settings = self._config, self.settings
         generator = common.load_generator(config)
-        _check_size(f"config.{self._group}.size", settings.size, generator)
-        _check_latents(self.settings.start, self._starts, generator)
         # a stream of random numbers of its own, apart from the other stages'
         statistics_key, key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 3))
         fields = dataclasses.fields(projection.Settings)

@@ -16,7 +16,7 @@ from repgan_jax.stages import common, fingerprints, framing, inversion
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where no photos are named, or none are there."""
+    """Raises UserError for settings that do not fit, and where no photos are named or there."""
     common.expect_photos(config, "invert.input", recursive=config.invert.recursive)
     inversion.check(config)
 

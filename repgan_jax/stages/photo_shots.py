@@ -15,11 +15,16 @@ from repgan_jax.stages.inversion import Inverter, describe
 
 def are_photos(config: ConfigDict) -> bool:
     """Returns whether `config.fewshot.shots` come without latents, and says so."""
-    shots = Path(config.fewshot.shots)
-    if (shots / masks.LATENTS).exists():
+    if have_latents(config):
         return False
+    shots = Path(config.fewshot.shots)
     print(f"fewshot: no {masks.LATENTS} in {shots}: its pictures are taken as photos", flush=True)
     return True
+
+
+def have_latents(config: ConfigDict) -> bool:
+    """Returns whether `config.fewshot.shots` come with latents."""
+    return (Path(config.fewshot.shots) / masks.LATENTS).exists()
 
 
 def read(config: ConfigDict, palette: Palette, inverter: Inverter, folder: Path) -> masks.Shots:

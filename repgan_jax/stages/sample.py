@@ -15,6 +15,13 @@ _SHOWN = ("image", "mask", "disputed")
 FIELDS = ("seed", "dtype", "generate.truncation", "generate.noise", "generate.label", "sample")
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError for settings that the generator cannot serve."""
+    common.expect_positive(config, "sample.num_pictures")
+    if not common.may_be_done(config, "sample", FIELDS):
+        generate.check_samples(config, common.outline_generator(config))
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Writes `workdir/sample/sheet.png`: pictures of the dataset to be, with overlays below.
 
@@ -25,7 +32,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if stage.finished:
             return
         generator, head, names, variables, palette = fewshot.load_with_generator(config, workdir)
-        generate.check_label(config, generator)
         sample = jax.jit(
             synthesize.make_sampler(
                 head,

@@ -29,8 +29,9 @@ Result = tuple[str, np.ndarray, np.ndarray]  # relative path, photo [H, W, 3], i
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError where no photos are named, or none are there."""
+    """Raises UserError for settings that do not fit, and where no photos are named or there."""
     common.expect_one_of(config, "segment.method", ("network", "invert"))
+    common.expect_positive(config, "segment.batch_size")
     common.expect_photos(config, "segment.input", recursive=config.segment.recursive)
     if config.segment.output:
         files.expect_writable(config.segment.output, "config.segment.output")

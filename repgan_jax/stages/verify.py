@@ -12,6 +12,12 @@ from repgan_jax.io import dataset, remote
 from repgan_jax.stages import common, generate
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a number of samples that is none."""
+    if config.verify.samples < 0:
+        raise UserError(f"config.verify.samples: {config.verify.samples}, expected at least 0")
+
+
 def run(config: ConfigDict, workdir: Path) -> None:
     """Checks counts, checksums, labels, and all bytes of `verify.samples` records.
 

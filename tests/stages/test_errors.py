@@ -214,6 +214,51 @@ def test_a_late_stage_fails_before_the_first_begins(tiny_chain, tmp_path, change
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fewshot__head": "mlp"}, "config.fewshot.head: 'mlp' is unknown"),
+        ({"fewshot__decay": "linear"}, "config.fewshot.decay: 'linear', expected one of"),
+        ({"fewshot__names": "shot99"}, "{shots}/images: no shot named 'shot99'"),
+        ({"fewshot__taps": "conv_99_64"}, "config.fewshot.taps: no tap is called ['conv_99_64']"),
+        ({"fewshot__resize": "cubic"}, "config.fewshot.resize: 'cubic', expected one of"),
+        ({"dtype": "float16"}, "config.dtype: 'float16', expected one of float32, bfloat16"),
+        ({"classes": "{spoilt}/two.txt"}, "{shots}/masks/seed000.png: unknown id 2 in "),
+        ({"classes": "{spoilt}/nowhere.txt"}, "{spoilt}/nowhere.txt: no class list"),
+        ({"fewshot__shots": "{spoilt}/nowhere"}, "{spoilt}/nowhere/images: no such file or folder"),
+        ({"fewshot__shots": "{spoilt}/shots"}, "{spoilt}/shots/masks/seed001.png: not a picture"),
+        ({"generator": "{spoilt}/nowhere"}, "{spoilt}/nowhere: no generator here"),
+        ({"generate__noise": "loud"}, "config.generate.noise: 'loud', expected one of stored"),
+        ({"generate__label": 1}, "config.generate.label: 1, expected -1 (any) or one of the"),
+        ({"autoshot__widths": "8,8,8,8,8,8"}, "config.autoshot.widths, patch: the network needs"),
+        ({"sample__num_pictures": 0}, "config.sample.num_pictures: 0, expected at least 1"),
+        ({"verify__samples": -1}, "config.verify.samples: -1, expected at least 0"),
+        ({"segment__batch_size": 0}, "config.segment.batch_size: 0, expected at least 1"),
+        (
+            {"segment__method": "invert", "invert__preset": "slow"},
+            "config.invert.preset: 'slow', expected one of fast, standard, paper",
+        ),
+        (
+            {"segment__method": "invert", "invert__perceptual": "{spoilt}/nowhere"},
+            "{spoilt}/nowhere/alex: no weights of LPIPS here",
+        ),
+    ],
+)
+def test_mistake_on_a_finished_run_changes_nothing(tiny_run, inputs, tmp_path, changes, message):
+    (tmp_path / "two.txt").write_text("background\ndisc\n")
+    (inputs["shots"] / "masks/seed001.png").write_bytes(b"torn")
+    names = {"spoilt": tmp_path, "shots": changes.get("fewshot__shots", tiny_run.shots)}
+    changes = {name: str(value).format(**names) for name, value in changes.items()}
+    before = _snapshot(tiny_run.workdir)
+    line = _fails(tiny_run, tiny_run.workdir, stages=f"verify,{ALL},sample", **changes)
+    assert line.startswith(message.format(**names))
+    assert _snapshot(tiny_run.workdir) == before
+
+
+def _snapshot(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
 def test_truth_of_other_classes_is_found_before_the_first_stage(tiny_chain, inputs, tmp_path):
     images.write_png(inputs["photos"] / "masks/1.png", np.full((70, 90), 9, np.uint8))
     changes = {"evaluate__masks": inputs["photos"] / "masks", "evaluate__validation": 1}
