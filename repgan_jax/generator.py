@@ -47,8 +47,14 @@ class Generator:
             raise UserError(
                 f"generator {architecture['name']!r} is unknown; expected one of {sorted(_MODELS)}"
             )
-        mapping, synthesis = model.build(architecture, dtype)
-        return cls(variables, mapping, synthesis, architecture["z_dim"], architecture["w_dim"])
+        try:
+            mapping, synthesis = model.build(architecture, dtype)
+            return cls(variables, mapping, synthesis, architecture["z_dim"], architecture["w_dim"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"generator of an architecture that cannot be built ({type(error).__name__}: "
+                f"{error}); architecture.json was edited or is incomplete: convert again"
+            ) from error
 
     @property
     def resolution(self) -> int:

@@ -97,6 +97,11 @@ def test_an_unknown_architecture_is_refused():
         Generator.build({"name": "stylegan3"}, {})
 
 
+def test_an_architecture_without_a_setting_is_refused():
+    with pytest.raises(UserError, match="cannot be built .KeyError: .*convert again"):
+        Generator.build({"name": "stylegan2", "widths": {"4": 8}, "z_dim": 8}, {})
+
+
 def test_a_folder_without_generator_is_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere: no generator here.*convert one first"):
         load_generator(tmp_path / "nowhere")

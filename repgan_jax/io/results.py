@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, remote
+from repgan_jax.io import checkpoint, files, remote
 
 RECORD = remote.LAST  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
 _NEXT, _PREVIOUS = ".next", ".previous"
@@ -49,6 +49,8 @@ def is_done(folder: Path) -> bool:
         text = (folder / RECORD).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise files.unreadable(folder / RECORD, error) from error
     try:
         return json.loads(text)["status"] == "done"
     except (ValueError, KeyError, TypeError):

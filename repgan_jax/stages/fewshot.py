@@ -60,8 +60,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     options = config.fewshot
     together = options.batch_size > 1  # one shot is work for one device
     inputs = {"config.generator": fingerprints.generator_digest(config.generator)}
-    for field in ("classes", "fewshot.shots"):
-        inputs[f"config.{field}"] = fingerprints.digest(fingerprints.get(config, field))
+    inputs["config.classes"] = fingerprints.digest(config.classes)
+    inputs["config.fewshot.shots"] = fingerprints.shots_digest(options.shots)
     if config.mirror_pairs:  # a run without, of an earlier version too, has no such input
         inputs["config.mirror_pairs"] = config.mirror_pairs
     inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None

@@ -40,6 +40,8 @@ PATHS = frozenset(
     )
 )
 
+_OF_SHOTS = ("images", "masks", "labelme", "annotations.json", "latents.npz")
+
 
 def describe(
     config: ConfigDict, fields: Sequence[str], inputs: Mapping[str, str]
@@ -106,8 +108,14 @@ def digest(path: str | Path, names: Sequence[str] = ("*",)) -> str:
     parts = [part for name in names for part in path.glob(name)] if path.is_dir() else [path]
     files = {file for part in parts for file in (part, *part.rglob("*")) if file.is_file()}
     relative = [(file.relative_to(path), file) for file in sorted(files)]
-    shown = [x for x in relative if not any(part.startswith(".") for part in x[0].parts)]
+    shown = [x for x in relative if not _is_hidden(x[0])]
     return digest_files(shown)
+
+
+def _is_hidden(name: Path) -> bool:
+    """Returns whether a file of this relative name is a file manager's, not the user's."""
+    hidden = any(part.startswith(".") for part in name.parts)
+    return hidden or name.name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def digest_files(files: Iterable[tuple[str | Path, Path]]) -> str:
@@ -121,11 +129,11 @@ def digest_files(files: Iterable[tuple[str | Path, Path]]) -> str:
 
 
 class Digest(str):
-    """A digest whose content earlier versions knew by another one, which `former` computes."""
+    """A digest whose content earlier versions knew by others, which `former` compute."""
 
-    former: Callable[[], str]
+    former: tuple[Callable[[], str], ...]
 
-    def __new__(cls, digest: str, former: Callable[[], str]) -> "Digest":
+    def __new__(cls, digest: str, *former: Callable[[], str]) -> "Digest":
         """Returns `digest`, a string like any other, with `former` attached."""
         self = super().__new__(cls, digest)
         self.former = former
@@ -134,7 +142,18 @@ class Digest(str):
 
 def is_same(old: str | None, new: str | None) -> bool:
     """Returns whether a digest in a record, of this or an earlier version, is that of now."""
-    return old == new or (isinstance(new, Digest) and old is not None and old == new.former())
+    if old == new:
+        return True
+    return isinstance(new, Digest) and any(old == former() for former in new.former)
+
+
+def shots_digest(folder: str | Path) -> Digest:
+    """Returns a digest of the shots in `folder`; what else lies there, as a licence, is none."""
+    return Digest(
+        digest(folder, _OF_SHOTS),
+        functools.partial(digest, folder, (*_OF_SHOTS, "classes.txt")),
+        functools.partial(digest, folder),
+    )
 
 
 def generator_digest(folder: str | Path) -> Digest:

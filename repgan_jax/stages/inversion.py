@@ -140,7 +140,7 @@ class Inverter:
         """Returns whether something is kept for `photo`, perhaps by an earlier version."""
         if self._store.read(key) is not None:
             return True
-        weights = {field: digest.former() for field, digest in self._weights.items()}
+        weights = {field: digest.former[0]() for field, digest in self._weights.items()}
         kept = self._store.read(self._key(name, photo, weights, start=self.settings.start))
         if kept is not None:
             self._store.write(key, kept)
