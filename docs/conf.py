@@ -32,5 +32,7 @@ python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_show_sphinx = False
 html_theme_options = {"source_edit_link": ""}
