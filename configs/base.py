@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.classes = (
         "examples/face/classes.txt"  # a class a line: name [#rrggbb]; the line is the id
     )
+    config.background = ""  # class of pixels that no labelme or COCO shape covers; "" = by its name
     # Classes that trade names in a mirrored image: "left ear <-> right ear, A <-> B"; "none" = no
     # class does; "" = those stated in config.classes or, where it states none, guessed from names.
     config.mirror_pairs = ""
@@ -36,6 +37,8 @@ def get_config() -> ConfigDict:
         "examples/face"  # images/, masks/ (PNG) or labelme/ (JSON), latents.npz; photos without it
     )
     fewshot.names = ()  # file stems of the shots to use; () = all
+    fewshot.reading = "auto"  # values of masks/*.png: "ids", "colours" or "auto", if it is certain
+    fewshot.empty = False  # accept masks that show nothing but background
     fewshot.head = "mlp0"  # mlp0 mlp1 mlp2 cnn_s cnn_m cnn_l
     fewshot.taps = ()  # names of the activations a head reads; () = all from 8x8 up
     fewshot.resize = "bilinear"  # of projected activations to the label size: bilinear or nearest
@@ -106,6 +109,7 @@ def get_config() -> ConfigDict:
     evaluate.layout = (
         "fused"  # "fused": one index PNG a photo; "celebamask": {id}_{part}.png, merged
     )
+    evaluate.reading = "auto"  # of fused masks, as fewshot.reading; a class_map of ids says "ids"
     evaluate.size = 512  # pixels a side at which prediction and truth are compared
     evaluate.validation = (
         0  # the first so many stems (sorted) choose settings; the rest are the test

@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import images, listing
+from repgan_jax.io import images, listing, mask_files, shapes
+from repgan_jax.io.mask_files import Reader
 from repgan_jax.palette import IGNORE, Palette
 
 LAYOUTS = ("fused", "celebamask")
@@ -99,15 +100,22 @@ def read_truth(
     class_map: Mapping[str, str],
     merge_order: Sequence[str],
     palette: Palette,
+    *,
+    reader: Reader | None = None,
+    background: str = "",
 ) -> np.ndarray:
     """Returns the true int32 ids [H, W] of one photo.
 
     Args:
         key: from `find_pairs`.
         layout: "fused" or "celebamask".
-        class_map: the truth's id (as text) or part name -> class name; empty: ids are ours.
+        class_map: the truth's id (as text) or part name -> class name. Ids in it say that fused
+            masks hold ids; empty: masks are read by `reader`.
         merge_order: part names, each painted over those before it; parts not named are left out.
-        palette: our classes; what no part covers is background.
+        palette: our classes.
+        reader: of all fused masks; without, this one is read as the only one of its set.
+        background: name of the class of pixels that no part covers, "" = see
+            `shapes.find_background`.
 
     Raises:
         UserError: an unreadable mask, an id or part that `class_map` does not name, or a class
@@ -115,16 +123,17 @@ def read_truth(
     """
     ids = {source: _target(source, name, palette) for source, name in class_map.items()}
     if layout == "celebamask":
-        return _merge_parts(Path(key), ids, merge_order)
-    return _read_fused(Path(key), ids or {str(k): k for k in range(palette.num_classes)})
+        mask = _merge_parts(Path(key), ids, merge_order)
+        known = shapes.find_background(palette, background)
+        return shapes.fill_undrawn(mask, palette, known, f"{key}_*.png")
+    if ids:
+        return _read_fused(Path(key), ids)
+    return (reader or mask_files.choose_reader([key], palette)).read(key).ids
 
 
 def _read_fused(path: Path, ids: Mapping[str, int]) -> np.ndarray:
     """Returns int32 ids [H, W] of a PNG whose values stand for them as `ids` says; 255 stays."""
-    truth = np.asarray(images.open_picture(path))
-    truth = truth.astype(np.uint8) if truth.dtype == bool else truth  # a PNG of one bit
-    if truth.ndim != 2:
-        raise UserError(f"{path}: a colour picture; expected a grey or palette PNG of ids")
+    truth = mask_files.read_values(path).clip(0, 65535)
     table = np.full(65536, -1, np.int32)  # ids of 8 or 16 bits
     table[IGNORE] = IGNORE
     for source, k in ids.items():
@@ -145,7 +154,10 @@ def _read_fused(path: Path, ids: Mapping[str, int]) -> np.ndarray:
 
 
 def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str]) -> np.ndarray:
-    """Returns int32 ids [H, W] of the part files `{prefix}_{part}.png`, painted in order."""
+    """Returns int32 ids [H, W] of the part files `{prefix}_{part}.png`, painted in order.
+
+    What no part covers is `shapes.UNDRAWN`.
+    """
     mask = None
     for part in merge_order:
         if part not in ids:
@@ -157,7 +169,7 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
         if not path.is_file():  # a face without, say, a hat has no file of it
             continue
         covered = np.asarray(images.open_picture(path).convert("L")) > 127
-        mask = np.zeros(covered.shape, np.int32) if mask is None else mask
+        mask = np.full(covered.shape, shapes.UNDRAWN, np.int32) if mask is None else mask
         if covered.shape != mask.shape:
             raise UserError(
                 f"{path}: {covered.shape[1]}x{covered.shape[0]} pixels; "

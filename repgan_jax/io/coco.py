@@ -8,41 +8,44 @@ import collections
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from repgan_jax.errors import UserError
+from repgan_jax.io import shapes
 from repgan_jax.palette import IGNORE, Palette
 
-_IGNORED = "__ignore__"  # the category of pixels that count nowhere, as in labelme's files
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before names of files
-_MAX_PIXELS = 1 << 27  # 16384 x 8192
 
 
-def read_masks(path: str | Path, palette: Palette) -> dict[str, Callable[[], np.ndarray]]:
+def read_masks(
+    path: str | Path, palette: Palette, *, background: str = ""
+) -> dict[str, Callable[[], np.ndarray]]:
     """Returns functions that draw int32 ids [H, W], 255 = ignore, by the stem of the picture.
 
-    Annotations are drawn in the file's order, the later over the earlier, on background: polygons
-    with their outlines, as labelme's are, and run-length masks, compressed or not. Boxes and
-    `iscrowd` mean nothing. The category `__ignore__` gives 255. A picture that Label Studio named
+    Annotations are drawn in the file's order, the later over the earlier: polygons with their
+    outlines, as labelme's are, and run-length masks, compressed or not. Boxes and `iscrowd` mean
+    nothing. The category `__ignore__` gives 255. A picture that Label Studio named
     anew (`0123abcd-NAME.png`) is also found as NAME.
 
     Args:
         path: the JSON file.
         palette: the classes; categories are matched by name.
+        background: name of the class of pixels that no annotation covers; see
+            `shapes.find_background`.
 
     Raises:
-        UserError: not a COCO file, two pictures of one name, or an unknown category in use; from
-            the functions, a segmentation that cannot be drawn.
+        UserError: not a COCO file, two pictures of one name, an annotation of an image or category
+            that the file does not list, or an unknown category in use; from the functions, a
+            segmentation that cannot be drawn, or undrawn pixels where there is no background.
     """
     pictures = _read_pictures(Path(path))
-    ids = {name: k for k, name in enumerate(palette.names)} | {_IGNORED: IGNORE}
-    masks = {}
+    ids = {name: k for k, name in enumerate(palette.names)} | {shapes.IGNORED: IGNORE}
+    masks, known = {}, shapes.find_background(palette, background)
     for picture in pictures:
         for name, _ in picture.shapes:
             if name not in ids:
@@ -53,7 +56,8 @@ def read_masks(path: str | Path, palette: Palette) -> dict[str, Callable[[], np.
             raise UserError(
                 f"{path}: two pictures are named {picture.stem!r}; rename one, or remove one"
             )
-        masks[picture.stem] = functools.partial(_draw, path, picture, ids)
+        draw = functools.partial(_draw, path, picture, ids)
+        masks[picture.stem] = functools.partial(_fill, draw, palette, known, path)
     plain = {stem: _UPLOADED.sub("", stem) for stem in masks}
     count = collections.Counter(plain.values())
     return {plain[s]: draw for s, draw in masks.items() if count[plain[s]] == 1} | masks
@@ -74,15 +78,18 @@ def _read_pictures(path: Path) -> list[_Picture]:
         pictures = {
             image["id"]: _Picture(
                 PureWindowsPath(image["file_name"]).stem,
-                expect_size(image["file_name"], image["height"], image["width"]),
+                shapes.expect_size(image["file_name"], image["height"], image["width"]),
                 [],
             )
             for image in document["images"]
         }
         for annotation in document["annotations"]:
-            shape = names[annotation["category_id"]], annotation["segmentation"]
-            pictures[annotation["image_id"]].shapes.append(shape)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            _add(path, annotation, names, pictures)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"{path}: not a COCO file ({type(error).__name__}: {error}); expected images, "
             "categories, and annotations with a segmentation: export it again"
@@ -90,20 +97,34 @@ def _read_pictures(path: Path) -> list[_Picture]:
     return list(pictures.values())
 
 
-def expect_size(name: str, height: Any, width: Any) -> tuple[int, int]:
-    """Returns (height, width); raises ValueError unless picture `name` can be as large."""
-    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
-        raise ValueError(f"{name} has the size {width}x{height}")
-    if height * width > _MAX_PIXELS:
-        raise ValueError(f"{name} has more than {_MAX_PIXELS} pixels")
-    return height, width
+def _add(
+    path: Path,
+    annotation: Mapping[str, Any],
+    names: Mapping[Any, str],
+    pictures: Mapping[Any, _Picture],
+) -> None:
+    """Adds an annotation to its picture."""
+    image, category = annotation["image_id"], annotation["category_id"]
+    for kind, wanted, known in (("image", image, pictures), ("category", category, names)):
+        if wanted not in known:
+            raise UserError(
+                f"{path}: an annotation (id {annotation.get('id')}) has the {kind}_id {wanted!r}, "
+                f"which the file does not list; remove that annotation, or export the file again"
+            )
+    pictures[image].shapes.append((names[category], annotation["segmentation"]))
+
+
+def _fill(
+    draw: Callable[[], np.ndarray], palette: Palette, background: int | None, path: str | Path
+) -> np.ndarray:
+    return shapes.fill_undrawn(draw(), palette, background, path)
 
 
 def _draw(path: str | Path, picture: _Picture, ids: Mapping[str, int]) -> np.ndarray:
-    """Returns int32 ids [H, W]."""
-    mask = np.zeros(picture.size, np.int32)
+    """Returns int32 ids [H, W], `shapes.UNDRAWN` where nothing is drawn."""
+    mask = np.full(picture.size, shapes.UNDRAWN, np.int32)
     for name, shape in picture.shapes:
-        draw = _draw_runs if isinstance(shape, Mapping) else draw_polygons
+        draw = _draw_runs if isinstance(shape, Mapping) else shapes.draw_polygons
         try:
             mask[draw(shape, picture.size)] = ids[name]
         except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -112,28 +133,6 @@ def _draw(path: str | Path, picture: _Picture, ids: Mapping[str, int]) -> np.nda
                 "polygons, or run lengths with counts and size: draw it again"
             ) from error
     return mask
-
-
-def draw_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """Returns bool [H, W], true in the polygons [x, y, x, y, ...] and on their outlines.
-
-    Raises:
-        ValueError: no polygon, or one of too few, too distant or odd numbers.
-    """
-    canvas = Image.new("1", size[::-1])
-    draw = ImageDraw.Draw(canvas)
-    if not polygons:
-        raise ValueError("it has no polygon; a box is not enough")
-    for polygon in polygons:
-        numbers = np.asarray(polygon, np.float64)
-        if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2:
-            raise ValueError(f"{numbers.size} numbers make no polygon")
-        if not (np.abs(numbers) <= 2 * max(size)).all():  # not a number, among others
-            raise ValueError("it has points far outside of the picture")
-        points = numbers.tolist()
-        draw.polygon(points, fill=1)
-        draw.line([*points, *points[:2]], fill=1)
-    return np.asarray(canvas)
 
 
 def _draw_runs(shape: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:

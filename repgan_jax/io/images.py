@@ -47,6 +47,12 @@ def open_picture(path: str | Path) -> Image.Image:
         return image
 
 
+def orientation(path: str | Path, image: Image.Image) -> int:
+    """Returns the EXIF orientation of the image in the file `path`: 1 to 8, 1 where none is."""
+    with _naming(path):  # the EXIF block may be damaged
+        return int(image.getexif().get(ExifTags.Base.Orientation) or 1)
+
+
 def read_photo(path: str | Path) -> np.ndarray:
     """Returns uint8 [H, W, 3], upright (EXIF orientation), in RGB.
 

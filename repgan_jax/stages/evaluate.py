@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from repgan_jax import metrics
 from repgan_jax.errors import UserError
-from repgan_jax.io import celebamask, checkpoint, files, images, listing, masks
+from repgan_jax.io import celebamask, checkpoint, files, images, listing, mask_files, masks
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter, load_segmenter
 from repgan_jax.stages import common, fingerprints
@@ -27,10 +27,17 @@ def check(config: ConfigDict) -> None:
     options = config.evaluate
     common.expect_positive(config, "evaluate.size")
     common.expect_one_of(config, "evaluate.split", ("test", "validation"))
+    common.expect_one_of(config, "evaluate.reading", mask_files.RULES)
+    if options.class_map and options.layout == "fused" and options.reading == "colours":
+        raise UserError(
+            "config.evaluate.reading: 'colours', but config.evaluate.class_map translates ids; "
+            "expected 'ids' or 'auto', or an empty class_map"
+        )
     if options.images and not common.is_made(config, options.images):
         pairs = _find(options)
         if palette := _find_classes(config):
-            read_pair(pairs[0], options, palette)
+            truth = Truth(options, palette, pairs, background=config.background)
+            read_pair(pairs[0], options, truth)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -60,14 +67,18 @@ def run(config: ConfigDict, workdir: Path) -> None:
         photos = listing.find_photos(options.images, recursive=True, without=[options.masks])
         common.say_passed_over("evaluate", photos)
         segmenter = load_segmenter(workdir)
-        counts = _compare(segmenter, pairs, options)
+        truth = Truth(options, segmenter.palette, pairs, background=config.background)
+        counts = _compare(segmenter, pairs, options, truth)
+        read = _describe(counts, options, truth)
+        common.say("evaluate", read)
         scores = metrics.summary(counts, segmenter.class_names)
         scores |= {"num_pictures": len(pairs), "size": options.size, "split": options.split}
         checkpoint.write_json(stage.folder / "metrics.json", scores)
         table = metrics.format_table({k: scores[k] for k in ("pooled", "per_picture")}) + "\n"
         files.atomic_write(stage.folder / "metrics.txt", table.encode())
-        _write_examples(stage.folder / "examples.npz", segmenter, pairs, counts, options)
-        stage.finish({f"pooled_{n}": scores["pooled"][n] for n in ("mean_iou", "weighted_iou")})
+        _write_examples(stage.folder / "examples.npz", segmenter, pairs, counts, options, truth)
+        means = {f"pooled_{n}": scores["pooled"][n] for n in ("mean_iou", "weighted_iou")}
+        stage.finish({**means, "masks": read})
         print(table, end="")
 
 
@@ -97,14 +108,60 @@ def select(pairs: Sequence[tuple], options: ConfigDict) -> list[tuple]:
     return chosen
 
 
-def read_pair(pair: tuple, options: ConfigDict, palette: Palette) -> tuple[np.ndarray, np.ndarray]:
+class Truth:
+    """Reads the true masks of `pairs`, all by one rule."""
+
+    def __init__(
+        self,
+        options: ConfigDict,
+        palette: Palette,
+        pairs: Sequence[tuple],
+        *,
+        background: str = "",
+    ) -> None:
+        """Chooses the rule; raises UserError for masks that have none, see `choose_reader`."""
+        self.palette = palette
+        self._options, self._background, self._reader = options, background, None
+        if options.layout == "fused" and not options.class_map:
+            self._reader = mask_files.choose_reader(
+                [key for _, _, key in pairs],
+                palette,
+                options.reading,
+                setting="config.evaluate.reading",
+            )
+
+    @property
+    def rule(self) -> str:
+        """What the values of the masks are, in words."""
+        if self._reader:
+            return self._reader.rule
+        return "ids" if self._options.layout == "fused" else "one file per part"
+
+    @property
+    def unknown(self) -> str:
+        """In which masks pixels had no known meaning, in words."""
+        return mask_files.describe_unknown(self._reader.unknown) if self._reader else ""
+
+    def read(self, key: Path) -> np.ndarray:
+        """Returns the true int32 ids [H, W] of the pair's mask `key`."""
+        options = self._options
+        return celebamask.read_truth(
+            key,
+            options.layout,
+            dict(options.class_map),
+            options.merge_order,
+            self.palette,
+            reader=self._reader,
+            background=self._background,
+        )
+
+
+def read_pair(pair: tuple, options: ConfigDict, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     """Returns (photo uint8 [S, S, 3], truth int32 [S, S]) at the size of the comparison."""
     _, photo, key = pair
-    truth = celebamask.read_truth(
-        key, options.layout, dict(options.class_map), options.merge_order, palette
-    )
+    true = truth.read(key)
     picture = images.read_photo(photo)
-    (height, width, _), (rows, columns) = picture.shape, truth.shape
+    (height, width, _), (rows, columns) = picture.shape, true.shape
     if height * columns != width * rows:
         raise UserError(
             f"{key}: true mask of {columns}x{rows} pixels (width x height) for a photo of "
@@ -112,21 +169,35 @@ def read_pair(pair: tuple, options: ConfigDict, palette: Palette) -> tuple[np.nd
         )
     return (
         images.resize_area(picture, options.size),
-        masks.resize_mask(truth, options.size, palette.num_classes),
+        masks.resize_mask(true, options.size, truth.palette.num_classes),
     )
 
 
-def _compare(segmenter: Segmenter, pairs: Sequence[tuple], options: ConfigDict) -> np.ndarray:
+def _compare(
+    segmenter: Segmenter, pairs: Sequence[tuple], options: ConfigDict, truth: Truth
+) -> np.ndarray:
     """Returns the confusion counts of each photo, [P, K, K]."""
     counts = []
     with tqdm(total=len(pairs), desc="evaluate", unit="photo") as bar:
         for start in range(0, len(pairs), _BATCH):
-            batch = [read_pair(pair, options, segmenter.palette) for pair in pairs[start:][:_BATCH]]
+            batch = [read_pair(pair, options, truth) for pair in pairs[start:][:_BATCH]]
             guesses = segmenter.predict(np.stack([photo for photo, _ in batch]))
-            for (_, truth), guess in zip(batch, guesses, strict=True):
-                counts.append(metrics.confusion(truth, guess, segmenter.palette.num_classes))
+            for (_, true), guess in zip(batch, guesses, strict=True):
+                counts.append(metrics.confusion(true, guess, segmenter.palette.num_classes))
             bar.update(len(batch))
     return np.stack(counts)
+
+
+def _describe(counts: np.ndarray, options: ConfigDict, truth: Truth) -> str:
+    """Returns how the masks with confusion counts [P, K, K] were read, and what they show."""
+    shown = (counts.sum(-1) > 0).sum(0)  # [K]
+    names = zip(truth.palette.names, shown, strict=True)
+    ignored = 1 - counts.sum() / (len(counts) * options.size**2)
+    return (
+        f"{options.masks}: {len(counts)} masks read as {truth.rule}: "
+        f"{', '.join(f'{name} in {n}' for name, n in names if n)}; {ignored:.1%} ignored"
+        + truth.unknown
+    )
 
 
 def _write_examples(
@@ -135,6 +206,7 @@ def _write_examples(
     pairs: Sequence[tuple],
     counts: np.ndarray,
     options: ConfigDict,
+    truth: Truth,
 ) -> None:
     """Writes the four best, median and worst photos by mean IoU, for the report."""
     alone = (metrics.summary(c[None], segmenter.class_names) for c in counts)
@@ -146,12 +218,12 @@ def _write_examples(
         for rank, quantile in _EXAMPLES
         for index in order[int(quantile * (len(order) - shown)) :][:shown]
     ]
-    read = [read_pair(pairs[index], options, segmenter.palette) for _, index in chosen]
+    read = [read_pair(pairs[index], options, truth) for _, index in chosen]
     photos = np.stack([photo for photo, _ in read])
     files.write_npz(
         path,
         photos=photos,
-        truths=np.stack([truth for _, truth in read]).astype(np.uint8),
+        truths=np.stack([true for _, true in read]).astype(np.uint8),
         guesses=segmenter.predict(photos).astype(np.uint8),
         names=np.array([pairs[index][0] for _, index in chosen]),
         mean_iou=scores[[index for _, index in chosen]],

@@ -15,13 +15,13 @@ from repgan_jax import distributed, resampling, segment, synthesize
 from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, files, images, listing, masks, results
+from repgan_jax.io import checkpoint, files, images, listing, mask_files, masks, results, shapes
 from repgan_jax.models import heads
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.stages import common, fingerprints, inversion, mirroring, photo_shots
 from repgan_jax.stages.inversion import Inverter
 
-FIELDS = ("seed", "label_size", "dtype", "fewshot")
+FIELDS = ("seed", "label_size", "dtype", "background", "fewshot")
 
 
 def check(config: ConfigDict) -> None:
@@ -34,16 +34,18 @@ def check(config: ConfigDict) -> None:
     common.expect_positive(config, *counts)
     common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
     mirroring.check(config)
+    common.expect_one_of(config, "fewshot.reading", mask_files.RULES)
     if options.batch_size > 1:
         common.expect_share(config, "fewshot.batch_size")
     segment.learning_rate(options.decay, options.learning_rate, options.steps)
     palette, generator = read_classes(config), common.outline_generator(config)
+    shapes.find_background(palette, config.background)
     build_head(_architecture(config, generator), palette.num_classes)
     if common.is_made(config, options.shots):
         return
     masks.find_shots(options.shots, options.names)
     if photo_shots.have_latents(config):
-        shots = masks.read_shots(options.shots, palette, options.names)
+        shots = _read_shots(config, palette, generator)
         _check_shapes(generator, shots, config)
         _expect_classes(_resize_masks(shots, palette, config.label_size), palette)
     else:
@@ -87,7 +89,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if inverter:
             shots = photo_shots.read(config, palette, inverter, stage.folder)
         else:
-            shots = masks.read_shots(options.shots, palette, options.names)
+            shots = _read_shots(config, palette, generator)
+        _say_read(shots, palette, config)
         taps = read_activations(generator, shots, architecture["taps"], config, made=not inverter)
         labels = _resize_masks(shots, palette, config.label_size)
         _expect_classes(labels, palette)
@@ -105,7 +108,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
         checkpoint.write_json(stage.folder / "palette.json", palette.to_json())
         _write_preview(stage.folder, workdir, shots.images, labels, guesses, curve)
         stage.finish(
-            {"shots": list(shots.names), "loss": float(curve[-1]), "pixel_accuracy": accuracy}
+            {
+                "shots": list(shots.names),
+                "read": list(shots.notes),
+                "loss": float(curve[-1]),
+                "pixel_accuracy": accuracy,
+            }
         )
 
 
@@ -290,12 +298,40 @@ def _check_pictures(pictures: np.ndarray, shots: masks.Shots, config: ConfigDict
             )
 
 
+def _read_shots(config: ConfigDict, palette: Palette, generator: Generator) -> masks.Shots:
+    """Returns the shots that `generator` made, as `config` says."""
+    options = config.fewshot
+    return masks.read_shots(
+        options.shots,
+        palette,
+        options.names,
+        resolution=generator.resolution,
+        reading=options.reading,
+        background=config.background,
+        empty=options.empty,
+    )
+
+
+def _say_read(shots: masks.Shots, palette: Palette, config: ConfigDict) -> None:
+    """Says how images and masks were read, and which class is taken for the background."""
+    for note in shots.notes:
+        common.say("fewshot", note)
+    background = shapes.find_background(palette, config.background)
+    if background:
+        common.say(
+            "fewshot",
+            f"{palette.names[background]!r} is the background of shapes, but overlays, scores "
+            f"without background and exports take the first class, {palette.names[0]!r}, for "
+            "it: put the background first in the class list",
+        )
+
+
 def _expect_classes(labels: np.ndarray, palette: Palette) -> None:
     """Raises UserError for labels that show fewer than two classes."""
     seen = set(np.unique(labels).tolist()) - {IGNORE}
     if len(seen) < 2:
         only = f"{palette.names[seen.pop()]!r} alone" if seen else "no class"
-        hint = f" ({IGNORE} means: ignore; draw parts with ids from 1)" if IGNORE in labels else ""
+        hint = f" ({IGNORE} means: ignore)" if IGNORE in labels else ""
         raise UserError(f"config.fewshot.shots: the masks show {only}{hint}; expected two or more")
 
 

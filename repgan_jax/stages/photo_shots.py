@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import images, inversions, masks
+from repgan_jax.io import images, inversions, masks, shot_masks
 from repgan_jax.io.inversions import Inversion
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.stages import framing
@@ -39,11 +39,21 @@ def read(config: ConfigDict, palette: Palette, inverter: Inverter, folder: Path)
     options = config.fewshot
     squares = framing.read_squares(config.invert.landmarks)
     photos, labels, found, rows = {}, {}, {}, []
-    for name, file in masks.find_shots(options.shots, options.names).items():
-        framed = framing.read_photo(file, inverter.size, squares)
-        mask = masks.read_shot_mask(options.shots, name, palette, framed.shape)
-        photos[name] = framed.photo
-        labels[name] = framed.cut(mask, config.label_size, palette.num_classes)
+    framed = {
+        name: framing.read_photo(file, inverter.size, squares)
+        for name, file in masks.find_shots(options.shots, options.names).items()
+    }
+    drawn = shot_masks.read_shot_masks(
+        options.shots,
+        {name: one.shape for name, one in framed.items()},
+        palette,
+        reading=options.reading,
+        background=config.background,
+        empty=options.empty,
+    )
+    for name, one in framed.items():
+        photos[name] = one.photo
+        labels[name] = one.cut(drawn.masks[name], config.label_size, palette.num_classes)
     for name, one in inverter.find(photos):
         verdict = inverter.verdict(one)
         unlike = _difference(photos[name], one.picture, config.label_size)
@@ -61,6 +71,7 @@ def read(config: ConfigDict, palette: Palette, inverter: Inverter, folder: Path)
         np.stack([*labels.values()]),
         np.stack([one.w for one in found.values()]),
         {layer: np.stack([one.noise[layer] for one in found.values()]) for layer in layers},
+        drawn.notes,
     )
 
 

@@ -94,8 +94,14 @@ def test_without_a_map_ids_are_ours(tmp_path):
 
 def test_masks_of_one_bit(tmp_path):
     Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "7.png")
-    truth = celebamask.read_truth(tmp_path / "7.png", "fused", {}, (), PALETTE)
+    palette = parse_classes("background\nskin", "test")
+    truth = celebamask.read_truth(tmp_path / "7.png", "fused", {}, (), palette)
     np.testing.assert_array_equal(truth, np.eye(4))
+    with _refused("a mask of black and white for 4 classes"):  # white may be any of three
+        celebamask.read_truth(tmp_path / "7.png", "fused", {}, (), PALETTE)
+    ids = {"0": "background", "1": "eyes"}  # states that there are ids
+    truth = celebamask.read_truth(tmp_path / "7.png", "fused", ids, (), PALETTE)
+    np.testing.assert_array_equal(truth, 2 * np.eye(4))
 
 
 def test_missing_files_are_named(folder):
@@ -182,9 +188,27 @@ def test_bad_maps_and_masks_are_refused(folder):
     images.write_png(folder / "parts/0/00007_hair.png", np.zeros((5, 8), np.uint8))
     with _refused("00007_hair.png: 8x5 pixels; the parts before it have 8x6"):
         merged(PARTS)
-    images.write_png(key, np.zeros((6, 8, 3), np.uint8))
+    images.write_png(key, np.full((6, 8, 3), (0, 0, 1), np.uint8))
     with _refused("7.png: a colour picture"):
         fused(ID_MAP)
+
+
+def test_parts_without_a_background_are_refused(folder):
+    key, palette = folder / "parts" / "0" / "00007", parse_classes("skin\neyes\nhair", "test")
+    with _refused("00007_.*: no shape covers 17 of 48 pixels, and none of the classes"):
+        celebamask.read_truth(key, "celebamask", PART_MAP, PARTS, palette)
+    got = celebamask.read_truth(key, "celebamask", PART_MAP, PARTS, palette, background="eyes")
+    assert np.bincount(got.ravel()).tolist() == [13, 19, 16]
+
+
+def test_palette_masks_without_a_map_are_read_by_their_colours(folder):
+    """Programs that save few colours number them as they like; so do our own shots."""
+    mask = np.arange(48).reshape(6, 8) % 4
+    shuffled = Image.fromarray((3 - mask).astype(np.uint8))
+    shuffled.putpalette(PALETTE.colours[::-1].tobytes())
+    shuffled.save(folder / "fused/7.png")
+    got = celebamask.read_truth(folder / "fused/7.png", "fused", {}, (), PALETTE)
+    np.testing.assert_array_equal(got, mask)
 
 
 def test_real_masks_have_the_ten_classes(shared):
@@ -201,3 +225,5 @@ def test_real_masks_have_the_ten_classes(shared):
     assert truths.shape == (20, 512, 512)
     shares = np.bincount(truths.ravel(), minlength=10) / truths.size
     assert (shares > 0.001).all() and shares[[0, 1, 7]].sum() > 0.7
+    for truth, (_, _, key) in zip(truths, pairs, strict=False):  # its palette has other colours
+        np.testing.assert_array_equal(truth, np.array(ids)[np.asarray(Image.open(key))])

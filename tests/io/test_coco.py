@@ -8,7 +8,8 @@ import pytest
 from pycocotools import mask as reference
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import coco, masks
+from repgan_jax.io import coco, labelme
+from repgan_jax.palette import parse_classes
 
 WIDTH, HEIGHT = 30, 20
 
@@ -92,7 +93,7 @@ def test_polygons_are_drawn_as_labelme_s(read, palette, tmp_path):
     shape = {"label": "nose", "shape_type": "polygon", "points": points}
     document = {"imageWidth": WIDTH, "imageHeight": HEIGHT, "shapes": [shape]}
     (tmp_path / "labelme.json").write_text(json.dumps(document))
-    expected = masks.read_mask(tmp_path / "labelme.json", palette)
+    expected = labelme.read_mask(tmp_path / "labelme.json", palette)
     got = read(_document(("nose", [np.ravel(points).tolist()])))["a"]()
     assert (got == 3).any()
     np.testing.assert_array_equal(got, expected)
@@ -190,8 +191,6 @@ def test_pictures_of_one_name_are_refused(read):
         "[]",
         "{}",
         {**_document(), "images": 5},
-        {**_document(), "annotations": [{"image_id": 9, "category_id": 0, "segmentation": []}]},
-        {**_document(), "annotations": [{"image_id": 5, "category_id": 9, "segmentation": []}]},
         {**_document(), "annotations": [{"image_id": [], "category_id": 0, "segmentation": []}]},
         {**_document(), "annotations": [{"image_id": 5, "category_id": 0}]},
         _document(file_name=None),
@@ -208,5 +207,27 @@ def test_other_files_end_in_one_line(read, document):
 
 
 def test_missing_file_is_named(palette, tmp_path):
-    with pytest.raises(UserError, match="none.json: not a COCO file"):
+    with pytest.raises(UserError, match="none.json: cannot be read .No such file or directory"):
         coco.read_masks(tmp_path / "none.json", palette)
+
+
+@pytest.mark.parametrize(("image", "category", "wrong"), [(77, 0, "image_id 77"), (5, 9, "y_id 9")])
+def test_annotation_of_nothing_listed_is_named(read, image, category, wrong):
+    document = _document(("nose", _box(1, 1, 5, 5)))
+    document["annotations"][0] |= {"image_id": image, "category_id": category, "id": 12}
+    message = rf"annotations.json: an annotation .id 12. has the .*{wrong}, which the file does not"
+    with pytest.raises(UserError, match=message):
+        read(document)
+
+
+def test_undrawn_pixels_are_the_declared_background(tmp_path):
+    path, palette = tmp_path / "a.json", parse_classes("nose\nhat", "test")
+    path.write_text(json.dumps(_document(("nose", _box(0, 0, 9, 9)))))
+    with pytest.raises(UserError, match="a.json: no shape covers 500 of 600 pixels, and none of"):
+        coco.read_masks(path, palette)["a"]()
+    drawn = coco.read_masks(path, palette, background="hat")["a"]()
+    assert np.bincount(drawn.ravel()).tolist() == [100, 500]
+    named = parse_classes("nose\n_background_", "test")
+    np.testing.assert_array_equal(coco.read_masks(path, named)["a"](), drawn)
+    with pytest.raises(UserError, match="config.background: no class is named 'sky'; the classes"):
+        coco.read_masks(path, palette, background="sky")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from repgan_jax import metrics
 from repgan_jax.errors import UserError
-from repgan_jax.io import images, masks
+from repgan_jax.io import images, labelme, mask_files, masks, shapes
 from repgan_jax.palette import parse_classes
 
 FACE = Path(__file__).parents[2] / "examples" / "face"
@@ -49,116 +49,18 @@ def _shots(tmp_path) -> Path:
     return tmp_path
 
 
-def test_formats_agree(tmp_path):
-    mask = MASK.astype(int)
-    mask[0, 0] = 255
-    images.write_png(tmp_path / "grey.png", mask.astype(np.uint8))
-    images.write_palette_png(tmp_path / "palette.png", mask, PALETTE)
-    for name in ("grey.png", "palette.png"):
-        got = masks.read_mask(tmp_path / name, PALETTE, (3, 4))
-        assert got.dtype == np.int32
-        np.testing.assert_array_equal(got, mask, err_msg=name)
-
-
-def test_colours_win_over_indices(tmp_path):
-    """Programs that save few colours number them as they like."""
-    colours = Image.fromarray(PALETTE.colours[MASK])
-    colours.save(tmp_path / "rgb.png")
-    colours.convert("RGBA").save(tmp_path / "rgba.png")
-    shuffled = Image.fromarray(2 - MASK)
-    shuffled.putpalette(PALETTE.colours[::-1].tobytes())
-    shuffled.save(tmp_path / "shuffled.png")
-    for name in ("rgb.png", "rgba.png", "shuffled.png"):
-        np.testing.assert_array_equal(masks.read_mask(tmp_path / name, PALETTE), MASK, name)
-
-
-def test_indices_count_under_a_foreign_palette(tmp_path):
-    image = Image.fromarray(MASK)
-    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-    image.save(tmp_path / "voc.png")
-    np.testing.assert_array_equal(masks.read_mask(tmp_path / "voc.png", PALETTE), MASK)
-
-
-def test_one_bit_masks_are_ids(tmp_path):
-    Image.fromarray(MASK == 1).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(masks.read_mask(tmp_path / "bits.png", PALETTE), MASK == 1)
-
-
-def test_later_polygons_cover_earlier_ones(tmp_path):
-    path = _labelme(
-        tmp_path / "a.json",
-        ("eyes", "polygon", [[0, 0], [4, 0], [4, 5], [0, 5]]),
-        ("nose", "polygon", [[1, 1], [2, 1], [2, 2], [1, 2]]),
-        ("__ignore__", "polygon", [[0, 0], [0, 0], [1, 0]]),
-        size=(7, 6),
-    )
-    expected = np.zeros((6, 7), int)
-    expected[:, :5] = 2
-    expected[1:3, 1:3] = 1
-    expected[0, :2] = 255
-    np.testing.assert_array_equal(masks.read_mask(path, PALETTE), expected)
-
-
 def test_drawn_polygons_are_the_masks_of_the_real_shots():
     """The polygons are simplified outlines of the masks: 0.17 % of the pixels differ, on edges."""
     palette = masks.read_classes(FACE / "classes.txt")
     counts = np.zeros((10, 10), int)
     for path in sorted((FACE / "labelme").glob("*.json")):
-        mask = masks.read_mask(FACE / "masks" / f"{path.stem}.png", palette, (512, 512))
-        drawn = masks.read_mask(path, palette, (512, 512))
+        png = FACE / "masks" / f"{path.stem}.png"
+        mask = mask_files.choose_reader([png], palette).read(png).ids
+        drawn = labelme.read_mask(path, palette)
         assert (mask != drawn).mean() < 0.0025
         counts += metrics.confusion(mask, drawn, 10)
     assert 1 - np.trace(counts) / counts.sum() < 0.002
     assert metrics.iou(counts).min() > 0.975  # brows, the thinnest
-
-
-def test_bad_masks_are_refused(tmp_path):
-    path = tmp_path / "mask.png"
-    images.write_png(path, MASK)
-    with _refused("mask.png: mask of 4x3 pixels .width x height. for a picture of 5x3"):
-        masks.read_mask(path, PALETTE, (3, 5))
-    images.write_png(path, np.where(MASK == 2, 7, MASK))
-    with _refused("unknown id 7 in 4 pixels; the classes are 0 background, 1 nose, 2 eyes"):
-        masks.read_mask(path, PALETTE)
-    colours = PALETTE.colours[MASK]
-    colours[0, 1:3] = (232, 116, 60)
-    images.write_png(path, colours)
-    with _refused("2 pixels of #e8743c, no class's colour; expected #000000 background, #e8743b"):
-        masks.read_mask(path, PALETTE)
-    Image.fromarray(MASK).convert("LA").save(path)
-    with _refused("mask of mode LA; expected a grey, palette or RGB PNG"):
-        masks.read_mask(path, PALETTE)
-    path.write_bytes(b"nothing")
-    with _refused("mask.png: not a picture"):
-        masks.read_mask(path, PALETTE)
-
-
-def test_bad_labelme_files_are_refused(tmp_path):
-    path = tmp_path / "a.json"
-    square = [[0, 0], [2, 0], [2, 2]]
-    with _refused("a.json: unknown label 'hat'; expected background, nose, eyes"):
-        masks.read_mask(_labelme(path, ("hat", "polygon", square)), PALETTE)
-    with _refused("a.json: 'nose' is a circle of 2 points; draw polygons instead"):
-        masks.read_mask(_labelme(path, ("nose", "circle", square[:2])), PALETTE)
-    for text in ("", "[]", '{"shapes": []}', '{"imageWidth": -1, "imageHeight": 2, "shapes": []}'):
-        path.write_text(text)
-        with _refused("a.json: not a labelme file"):
-            masks.read_mask(path, PALETTE)
-    with _refused("a.json: not a labelme file"):
-        masks.read_mask(_labelme(path, ("nose", "polygon", [[0], [1], [2]])), PALETTE)
-    for text in ("[" * 100_000, '{"imageWidth": 400000, "imageHeight": 400000, "shapes": []}'):
-        path.write_text(text)
-        with _refused("a.json: not a labelme file"):
-            masks.read_mask(path, PALETTE)
-    with _refused("a.json: not a labelme file"):
-        masks.read_mask(_labelme(path, ("nose", "polygon", [*square, [10**400, 0]])), PALETTE)
-    with _refused("a.json: 'nose' is a polygon of 2 points; draw polygons instead"):
-        masks.read_mask(_labelme(path, ("nose", "polygon", square[:2])), PALETTE)
-    for points in ([*square, [1, np.nan]], [*square, [1e9, 0]]):
-        with _refused("a.json: 'nose' cannot be drawn"):
-            masks.read_mask(_labelme(path, ("nose", "polygon", points)), PALETTE)
-    with _refused("a.json: unknown label "):
-        masks.read_mask(_labelme(path, (["nose"], "polygon", square)), PALETTE)
 
 
 def test_shots_may_be_named_by_numbers(shots):
@@ -250,14 +152,16 @@ def test_unfit_shots_are_refused(shots):
     (shots / "images/dora.png").unlink()
     (shots / "labelme/cleo.json").unlink()
     with _refused(
-        "no mask for shot 'cleo'; expected masks/cleo.png, labelme/cleo.json or annotations.json"
+        "no mask for shot 'cleo'; expected masks/cleo.png, labelme/cleo.json, images/cleo.json or "
     ):
         masks.read_shots(shots, PALETTE)
     images.write_png(shots / "masks/cleo.png", MASK[:2])
-    with _refused("cleo.png: mask of 4x2 pixels .width x height. for a picture of 4x3"):
+    with _refused("cleo.png: mask of 4x2 pixels .width x height. for an image of 4x3"):
         masks.read_shots(shots, PALETTE)
     images.write_png(shots / "images/cleo.png", np.zeros((2, 4, 3), np.uint8))
-    with _refused("cleo.png: 4x2 pixels, but ann.png has 4x3; all shots must have one size"):
+    with _refused(
+        "ann.png: 4x3 pixels, but cleo.png has 4x2; all shots must have one size, or whole"
+    ):
         masks.read_shots(shots, PALETTE)
     shutil.rmtree(shots / "images")
     (shots / "images").mkdir()
@@ -283,6 +187,127 @@ def test_unfit_latents_are_refused(shots):
     path.unlink()
     with _refused("latents.npz: no latents .no such file"):
         masks.read_shots(shots, PALETTE)
+
+
+def test_labelme_files_may_lie_beside_the_images(shots):
+    """Labelme saves there unless told otherwise; old versions without the image's size."""
+    drawn = masks.read_shots(shots, PALETTE).masks[2]
+    (shots / "labelme/cleo.json").rename(shots / "images/cleo.json")
+    document = json.loads((shots / "images/cleo.json").read_text())
+    document |= {"imageHeight": None, "imageWidth": None}
+    (shots / "images/cleo.json").write_text(json.dumps(document))
+    np.testing.assert_array_equal(masks.read_shots(shots, PALETTE).masks[2], drawn)
+
+
+def test_notes_say_what_was_read(shots):
+    mask = MASK.copy()
+    mask[0, 0] = 255
+    images.write_png(shots / "masks/bob.png", mask)
+    assert masks.read_shots(shots, PALETTE).notes == (
+        "masks: 2 masks read as ids: background in 2, nose in 2, eyes in 2; 1 of 24 pixels ignored",
+        "labelme: 1 masks read as shapes: nose in 1",
+    )
+
+
+def test_shots_enlarged_for_drawing_are_reduced(shots):
+    """64 pixels cannot be drawn on; images are averaged, ids are chosen by their majority."""
+    expected = masks.read_shots(shots, PALETTE)
+
+    def enlarged(array, factor):
+        return array.repeat(factor, 0).repeat(factor, 1)
+
+    ragged = enlarged(MASK, 5)
+    ragged[::5, ::5] = 0  # the corner of each cell
+    images.write_png(shots / "masks/ann.png", ragged)
+    for name, array in zip(("ann", "bob"), expected.images, strict=False):
+        images.write_png(shots / f"images/{name}.png", enlarged(array, 5 if name == "ann" else 3))
+    got = masks.read_shots(shots, PALETTE)
+    np.testing.assert_array_equal(got.images, expected.images)
+    np.testing.assert_array_equal(got.masks, expected.masks)
+    assert got.notes[0] == (
+        "images: enlarged ones are reduced to 4x3 pixels: ann (5 times), bob (3 times)"
+    )
+    assert "brought to the size of their images: bob" in got.notes[1]  # drawn on the small image
+
+
+def test_shots_larger_than_the_generator_s_images_are_reduced(shots):
+    for name in ("ann", "bob", "cleo"):
+        image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3).repeat(6, 0).repeat(6, 1)
+        images.write_png(shots / f"images/{name}.png", image)
+        images.write_png(shots / f"masks/{name}.png", np.eye(4, dtype=np.uint8).repeat(6, 0))
+    with _refused("ann.png: mask of 4x24 pixels"):
+        masks.read_shots(shots, PALETTE, resolution=4)
+    for name in ("ann", "bob", "cleo"):
+        images.write_png(
+            shots / f"masks/{name}.png", np.eye(4, dtype=np.uint8).repeat(6, 0).repeat(6, 1)
+        )
+    got = masks.read_shots(shots, PALETTE, resolution=4)
+    np.testing.assert_array_equal(got.images[1], np.arange(48).reshape(4, 4, 3))
+    np.testing.assert_array_equal(got.masks[1], np.eye(4))
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_empty_masks_are_refused(shots, value):
+    images.write_png(shots / "masks/bob.png", np.full((3, 4), value, np.uint8))
+    what = "no class .255 means: ignore." if value else "nothing but 'background'"
+    with _refused(f"bob.png: the mask of 'bob' shows {what}; draw its parts, or leave the shot"):
+        masks.read_shots(shots, PALETTE)
+    assert (masks.read_shots(shots, PALETTE, empty=True).masks[1] == value).all()
+    assert masks.read_shots(shots, PALETTE, ("ann", "cleo")).names == ("ann", "cleo")
+
+
+def test_empty_annotations_are_refused(shots):
+    _labelme(shots / "labelme/cleo.json")
+    with _refused("cleo.json: the mask of 'cleo' shows nothing but 'background'"):
+        masks.read_shots(shots, PALETTE)
+    (shots / "labelme/cleo.json").unlink()
+    document = {
+        "images": [{"id": 7, "file_name": "cleo.png", "width": 4, "height": 3}],
+        "categories": [],
+        "annotations": [],
+    }
+    (shots / "annotations.json").write_text(json.dumps(document))
+    with _refused("annotations.json: the mask of 'cleo' shows nothing but 'background'"):
+        masks.read_shots(shots, PALETTE)
+
+
+def test_one_of_several_shots_of_black_and_white_is_refused(shots):
+    images.write_png(shots / "masks/bob.png", np.where(MASK == 1, 255, 0).astype(np.uint8))
+    with _refused("bob.png: its values are 0 and 255 alone: .* or set config.fewshot.reading=ids"):
+        masks.read_shots(shots, PALETTE)
+    stated = masks.read_shots(shots, PALETTE, reading="ids", empty=True)
+    np.testing.assert_array_equal(stated.masks[1], np.where(MASK == 1, 255, 0))
+
+
+def test_lists_of_labelme_s_are_read_as_labelme_does(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("__ignore__\n_background_\nnose #ff0000\neyes\n")
+    palette = masks.read_classes(path)
+    assert palette.names == ("_background_", "nose", "eyes")
+    assert shapes.find_background(palette) == 0
+    for text in ("__ignore__\nnose\neyes", "_background_\nnose\n__ignore__ #ffffff"):
+        path.write_text(text)
+        with _refused("labels.txt: __ignore__ is the label of ignored pixels .id 255., not a"):
+            masks.read_classes(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "background"),
+    [
+        ("background,nose", 0),
+        ("BG,nose", 0),
+        ("__background__,void", 0),  # the first of two
+        ("nose,un-labelled", 1),
+        ("Hintergrund,nose", 0),
+        ("nose,eyes", None),
+        ("nose,void,background", None),
+        ("backpack,nose", None),
+    ],
+)
+def test_names_tell_the_background(names, background):
+    palette = parse_classes(names.replace(",", "\n"), "test")
+    assert shapes.find_background(palette) == background
+    assert shapes.find_background(palette, palette.names[1]) == 1
 
 
 def test_masks_may_come_in_one_coco_file(shots):

@@ -81,7 +81,7 @@ def test_generator_of_an_unknown_kind(tiny_chain, inputs, tmp_path):
 def test_mask_of_another_size(tiny_chain, inputs, tmp_path):
     images.write_png(inputs["shots"] / "masks/seed001.png", np.zeros((64, 32), np.uint8))
     line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
-    assert "masks/seed001.png: mask of 32x64 pixels (width x height) for a picture of 64x64" in line
+    assert "masks/seed001.png: mask of 32x64 pixels (width x height) for an image of 64x64" in line
 
 
 def test_mask_with_an_unknown_id(tiny_chain, inputs, tmp_path):
@@ -294,16 +294,43 @@ def test_pictures_of_a_generator_do_not_matter(tiny_run, inputs, workdir):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (0, "the masks show 'background' alone; expected two or more"),
-        (255, "the masks show no class (255 means: ignore; draw parts with ids from 1); expected"),
+        (0, "nothing but 'background'"),
+        (255, "no class (255 means: ignore)"),
     ],
 )
 def test_shots_that_teach_nothing(tiny_chain, inputs, tmp_path, value, message):
-    for i in range(3):
-        mask = np.full((64, 64), value, np.uint8)
-        images.write_png(inputs["shots"] / f"masks/seed{i:03d}.png", mask)
+    mask = np.full((64, 64), value, np.uint8)
+    images.write_png(inputs["shots"] / "masks/seed001.png", mask)
     line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
-    assert line.startswith(f"config.fewshot.shots: {message}")
+    path = inputs["shots"] / "masks/seed001.png"
+    assert line.startswith(f"{path}: the mask of 'seed001' shows {message}; draw its parts, or ")
+    names = {"fewshot__names": "seed001", "fewshot__empty": True}
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run", **names)
+    assert line.startswith("config.fewshot.shots: the masks show ")
+    assert line.endswith("; expected two or more")
+
+
+def test_uncertain_masks_are_refused_until_their_meaning_is_stated(tiny_chain, inputs, tmp_path):
+    for i in range(3):
+        path = inputs["shots"] / f"masks/seed{i:03d}.png"
+        mask = np.asarray(images.open_picture(path))
+        images.write_png(path, np.where(mask == 1, 255, 0))
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run")
+    assert "seed000.png: its values are 0 and 255 alone" in line
+    line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run", fewshot__reading="indices")
+    assert line == "config.fewshot.reading: 'indices', expected one of auto, ids, colours"
+    (inputs["shots"] / "classes.txt").write_text("background #000000\ndisc #ffffff\n")
+    changes = {"fewshot__shots": inputs["shots"], "classes": inputs["shots"] / "classes.txt"}
+    code, out, err = tiny_chain.run(tmp_path / "run", stages="fewshot", **changes)
+    assert code == 0 and "masks: 3 masks read as colours: background in 3, disc in 3\n" in out, err
+
+
+def test_background_that_is_no_class(tiny_chain, tmp_path):
+    line = _fails(tiny_chain, tmp_path, stages="fewshot", background="sky")
+    assert (
+        line
+        == "config.background: no class is named 'sky'; the classes are background, disc, bright"
+    )
 
 
 def test_photos_may_be_made_by_a_stage_before(tiny_chain, tmp_path):
