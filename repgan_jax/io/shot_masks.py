@@ -62,6 +62,7 @@ def read_shot_masks(
         else {}
     )
     found: dict[str, Mask] = {}
+    masks: dict[str, np.ndarray] = {}
     for name, path in paths.items():
         if not _is_shapes(path):
             found[name] = reader.read(path)
@@ -71,13 +72,10 @@ def read_shot_masks(
             found[name] = Mask(drawn[name]())
         else:
             raise UserError(f"{path}: no picture named {name!r}; there are {', '.join(drawn)}")
+        masks[name] = fit_mask(found[name].ids, sizes[name], palette.num_classes, path)
         if not empty:
-            _expect_drawn(found[name].ids, name, path, palette, known)
+            _expect_drawn(masks[name], name, path, palette, known)
     notes = _describe(folder, paths, found, sizes, reader.rule, palette)
-    masks = {
-        name: fit_mask(mask.ids, sizes[name], palette.num_classes, paths[name])
-        for name, mask in found.items()
-    }
     return ShotMasks(masks, notes)
 
 
