@@ -9,7 +9,7 @@ from PIL import Image
 from repgan_jax import align
 from repgan_jax.align import Square
 from repgan_jax.errors import UserError
-from repgan_jax.io import images, masks
+from repgan_jax.io import images, mask_files, masks
 
 FACE = Path(__file__).parents[1] / "examples" / "face"
 # Eyes a unit apart, mouth a unit below: half a side is 2 units, the centre 0.1 below the eyes.
@@ -80,7 +80,7 @@ def test_long_faces_are_measured_from_eyes_to_mouth():
 def test_generated_faces_are_framed_already(name):
     """Landmarks read off the hand-drawn parts give the whole picture back: FFHQ's own frame."""
     palette = masks.read_classes(FACE / "classes.txt")
-    mask = masks.read_mask(FACE / "masks" / name, palette)
+    mask = mask_files.choose_reader([], palette, "ids").read(FACE / "masks" / name).ids
     eyes, mouth = (np.argwhere(mask == palette.index(part))[:, ::-1] for part in ("eyes", "mouth"))
     is_left = eyes[:, 0] < (eyes[:, 0].min() + eyes[:, 0].max()) / 2
     corners = mouth[mouth[:, 0].argmin()], mouth[mouth[:, 0].argmax()]
