@@ -158,6 +158,8 @@ def get_config() -> ConfigDict:
     export.output = ""  # folder; "" = export/FORMAT in the workdir
     export.held_out = 0.05  # share of the pictures, the last ones, that are the split "val"
     export.shard_size = 500  # pictures a Parquet file; in any format, what a kill can cost
+    config.lock()  # a field that is not here is a slip, in a config file as in an argument
+    config.evaluate.class_map.unlock()
     return config
 
 

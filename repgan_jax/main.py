@@ -13,7 +13,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from repgan_jax import distributed, parallel, preemption, stages
+from repgan_jax import config_file, distributed, parallel, preemption, stages
 from repgan_jax.errors import UserError
 from repgan_jax.io import files, remote
 
@@ -64,44 +64,41 @@ def help_text() -> str:
 
 def read_config(argv: Sequence[str]) -> ConfigDict:
     """Returns the config that the arguments `argv` (without the program's name) ask for."""
-    values, argv = flags.FlagValues(), ["main", *_with_config_path(argv)]
-    holder = config_flags.DEFINE_config_file(
-        "config", None, "Config file.", flag_values=values, sys_argv=argv
-    )
+    path, rest = _take_config(argv)
+    values, argv = flags.FlagValues(), ["main", *rest]
+    config = None
+    if path:
+        config = config_file.load_config(path)
+        config_file.check_names(config, rest)
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         stray = values(argv)[1:]
-        if holder.value is not None:
-            _tidy(holder.value)
-            _find_examples(holder.value)
-    except AttributeError as error:  # wraps the KeyError of an unknown field
-        reason = getattr(error.args[0], "args", error.args)[0].replace("\nDid", "; did")
-        raise UserError(f"unknown config field {reason}") from error
+        if config:
+            config = values["config"].value
+            _tidy(config)
+            _find_examples(config)
     except (flags.Error, OSError) as error:
         reason = str(error).strip().splitlines()[-1]  # a traceback may stand before it
         raise UserError(reason.removeprefix("flag ")) from error
-    except ValueError as error:  # of a name with, say, a number in it
-        raise UserError(
-            f"{str(error).split(':')[0]}; a field of that name can be set in a config file alone"
-        ) from error
     if stray:
         raise UserError(f"argument {stray[0]!r} is not understood; fields are --config.NAME=VALUE")
-    if holder.value is None:
+    if not config:
         raise UserError("no config; give one, for example --config=face")
-    return holder.value
+    return config
 
 
-def _with_config_path(argv: Sequence[str]) -> list[str]:
-    """Returns `argv` with the value of --config, a name or a path, as the path of a file."""
-    argv = list(argv)
-    for i, argument in enumerate(argv):
+def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the path of the config file that `argv` names, "" if none, and all but this."""
+    path, rest, arguments = "", [], iter(argv)
+    for argument in arguments:
         flag, separator, value = argument.partition("=")
         if flag not in ("--config", "-config"):
+            rest.append(argument)
             continue
-        if separator:
-            argv[i] = f"{flag}={_config_path(value)}"
-        elif i + 1 < len(argv):
-            argv[i + 1] = _config_path(argv[i + 1])
-    return argv
+        if not separator and (value := next(arguments, None)) is None:
+            raise UserError("Missing value for flag --config")
+        path = _config_path(value)
+    return path, rest
 
 
 def _config_path(value: str) -> str:

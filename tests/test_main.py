@@ -135,6 +135,20 @@ def test_overrides_are_typed():
             "--config.evaluate.class_map.1=skin",
             "'evaluate.class_map.1'; a field of that name can be set in a config file alone",
         ),
+        (
+            "--config.fewshots.steps=5",
+            "unknown config field 'fewshots'; did you mean \"fewshot\" instead, "
+            "--config.fewshot.steps?",
+        ),
+        (
+            "--config.invert.fsat.steps=5",
+            "'fsat'; did you mean \"fast\" instead, --config.invert.fast.steps?",
+        ),
+        ("--config.invert.qq=5", "unknown config field 'qq'; config.invert has input, "),
+        ("--config.fewshot=5", "config.fewshot: a group, not a field; set its fields one by one"),
+        ("--config.fewshot.steps.x=5", "config.fewshot.steps: a field, not a group; it has no 'x'"),
+        ("--config.seed", "Missing value for flag --config.seed"),
+        ("--noconfig.fewshot.flap", "unknown config field 'flap'; did you mean \"flip\""),
     ],
 )
 def test_mistakes_in_the_arguments(stage, capsys, argument, message):
@@ -172,11 +186,56 @@ def test_unknown_stage(capsys, names, message):
         (["--config.seed=3"], "Unknown command line flag 'config.seed'"),
     ],
 )
-def test_mistakes_in_the_config_file(capsys, arguments, message):
+def test_mistakes_in_the_name_of_the_config(capsys, arguments, message):
     assert main.main(arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n    pass\n", "mine.py:1: SyntaxError: invalid syntax"),
+        ("\nimport nowhere\n", "mine.py:2: ModuleNotFoundError: No module named 'nowhere'"),
+        (
+            "def get_config():\n    return 1 / 0\n",
+            "mine.py:2: ZeroDivisionError: division by zero",
+        ),
+        ("x = 3\n", "mine.py: has no function get_config, which returns the config"),
+        (
+            "def get_config():\n    pass\n",
+            "mine.py: get_config returned NoneType, expected a ConfigDict",
+        ),
+        (
+            "from repgan_jax.configs import base\n\n\ndef get_config():\n"
+            "    config = base.get_config()\n    config.fewshot.stepz = 3\n    return config\n",
+            'Did you mean "steps" instead of "stepz"?',
+        ),
+        (
+            "import beside\n\n\ndef get_config():\n    return beside.make()\n",
+            "beside.py:2: ValueError: of no use",
+        ),
+    ],
+)
+def test_mistakes_in_a_config_file(monkeypatch, capsys, tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "beside.py").write_text("def make():\n    raise ValueError('of no use')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main.main([f"--config={tmp_path / 'mine.py'}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {tmp_path}/") and err.count("\n") == 1
+    assert message in err
+
+
+def test_a_config_file_may_map_any_ids(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from repgan_jax.configs import base\n\n\ndef get_config():\n"
+        "    config = base.get_config()\n    config.evaluate.class_map['7'] = 'skin'\n"
+        "    return config\n"
+    )
+    config = main.read_config([f"--config={tmp_path / 'mine.py'}"])
+    assert dict(config.evaluate.class_map) == {"7": "skin"}
 
 
 @pytest.mark.parametrize(

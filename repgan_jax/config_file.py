@@ -1,0 +1,102 @@
+"""A run's config: the file that it comes from, and the names of the fields that arguments change.
+
+What is wrong in either is said in one line, with the file and its line, or with the nearest name.
+"""
+
+import difflib
+import importlib.util
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from repgan_jax.errors import UserError
+
+_ARGUMENT = re.compile(r"--?(?:no)?config\.([^=\[]+)")
+
+
+def load_config(path: str) -> ConfigDict:
+    """Returns what `get_config` in the file `path` returns; "FILE:VARIANT" is its argument.
+
+    Raises:
+        UserError: the file has an error, or gives no config.
+    """
+    file, *variant = path.split(":", 1)
+    spec = importlib.util.spec_from_file_location("config_file", file)
+    if spec is None:
+        raise UserError(f"--config={path}: expected a file of Python code, NAME.py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{file}: has no function get_config, which returns the config")
+        config = module.get_config(*variant)
+    except UserError:
+        raise
+    except Exception as error:  # the file may do anything
+        raise UserError(f"{_place(file, error)}: {_describe(error)}") from error
+    if not isinstance(config, ConfigDict):
+        found = type(config).__name__
+        raise UserError(f"{file}: get_config returned {found}, expected a ConfigDict")
+    return config
+
+
+def check_names(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Raises UserError where an argument names no field of `config`, or a group of fields."""
+    for argument in argv:
+        if found := _ARGUMENT.match(argument):
+            _check_name(config, found[1])
+
+
+def _check_name(config: ConfigDict, dotted: str) -> None:
+    """Raises UserError unless `dotted` names a field."""
+    value, names = config, dotted.split(".")
+    for i, name in enumerate(names):
+        if not isinstance(value, ConfigDict):
+            field = ".".join(("config", *names[:i]))
+            raise UserError(f"{field}: a field, not a group; it has no {name!r}")
+        if name not in value:
+            raise UserError(_unknown(names, i, [str(key) for key in value]))
+        value = value[name]
+    if isinstance(value, ConfigDict):
+        fields = [str(key) for key in value]
+        some = f", for example --config.{dotted}.{fields[0]}=VALUE" if fields else ""
+        raise UserError(f"config.{dotted}: a group, not a field; set its fields one by one{some}")
+
+
+def _unknown(names: Sequence[str], i: int, known: Sequence[str]) -> str:
+    """Returns what to say of the `i`th of `names`, which is none of those `known` in its group."""
+    name, before = names[i], names[:i]
+    if not name.isidentifier() or not known:  # as of a mapping with free names
+        dotted = ".".join((*before, name))
+        return f"{dotted!r}; a field of that name can be set in a config file alone"
+    if near := difflib.get_close_matches(name, known, n=1):
+        dotted = ".".join(("config", *before, near[0], *names[i + 1 :]))
+        return f'unknown config field {name!r}; did you mean "{near[0]}" instead, --{dotted}?'
+    return f"unknown config field {name!r}; {'.'.join(('config', *before))} has {', '.join(known)}"
+
+
+def _place(file: str, error: Exception) -> str:
+    """Returns FILE:LINE for where `error` arose, in `file` or in what lies beside it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    folder = Path(file).absolute().parent
+    return next((f"{path}:{line}" for path, line in _frames(error, folder)), file)
+
+
+def _frames(error: Exception, folder: Path) -> Iterator[tuple[str, int | None]]:
+    """Yields (file, line), the innermost first, of the code in `folder` that led to `error`."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).absolute().parent == folder:
+            yield frame.filename, frame.lineno
+
+
+def _describe(error: Exception) -> str:
+    """Returns the kind of an error and its first line."""
+    if isinstance(error, KeyError | AttributeError) and "Did you mean" in str(error):
+        text = " ".join(str(getattr(error.args[0], "args", error.args)[0]).split())
+    else:
+        text = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}"
