@@ -144,7 +144,7 @@ def test_overrides_are_typed():
             "--config.invert.fsat.steps=5",
             "'fsat'; did you mean \"fast\" instead, --config.invert.fast.steps?",
         ),
-        ("--config.invert.qq=5", "unknown config field 'qq'; config.invert has input, "),
+        ("--config.invert.qq=5", "unknown config field 'qq'; config.invert has cache, fast, "),
         ("--config.fewshot=5", "config.fewshot: a group, not a field; set its fields one by one"),
         ("--config.fewshot.steps.x=5", "config.fewshot.steps: a field, not a group; it has no 'x'"),
         ("--config.seed", "Missing value for flag --config.seed"),
