@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, images, remote, results
+from repgan_jax.io import checkpoint, images, pixel_formats, remote, results
 from repgan_jax.models.unet import UNet
 from repgan_jax.palette import Palette
 
@@ -46,8 +46,9 @@ class Segmenter:
         """Returns the most likely class of every pixel, int32 [N, H, W], or [H, W] of one photo.
 
         Args:
-            photos: uint8 [N, H, W, 3] or [H, W, 3] in RGB, of any size; a PIL image, which is taken
-                as it is shown without its EXIF orientation; or a list of either, of one size.
+            photos: uint8 [N, H, W, 3] or [H, W, 3] in RGB, of any size; a PIL image, converted to
+                RGB as `images.read_photo` does, but not turned as its EXIF orientation says; or a
+                list of either, of one size.
 
         Raises:
             UserError: anything else, floats included: their range cannot be known.
@@ -84,12 +85,9 @@ class Segmenter:
 def _as_photos(photos: Any) -> np.ndarray:
     """Returns uint8 [N, H, W, 3], or [H, W, 3] of one photo; raises UserError for anything else."""
     if isinstance(photos, Image.Image):
-        if photos.mode not in ("RGB", "L"):
-            raise UserError(
-                f"predict: a PIL image of mode {photos.mode}; expected RGB or L: convert it first, "
-                "as image.convert('RGB') does where nothing is transparent"
-            )
-        return _as_photos(np.asarray(photos.convert("RGB")))
+        deep = pixel_formats.is_deep(photos)
+        photos.load()
+        photos, _ = pixel_formats.to_rgb("predict", photos, deep=deep)
     if isinstance(photos, list | tuple):
         found = [_as_photos(photo) for photo in photos]
         shapes = {photo.shape for photo in found}

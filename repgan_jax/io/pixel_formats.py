@@ -50,7 +50,7 @@ def expect_standard_range(path: str | Path, image: Image.Image) -> None:
 
 def is_deep(image: Image.Image) -> bool:
     """Returns whether the file of an `image` not yet loaded has 16 bits for each channel."""
-    return ";16" in str(image.tile)
+    return ";16" in str(getattr(image, "tile", ""))  # images that come from no file have none
 
 
 def to_rgb(path: str | Path, image: Image.Image, *, deep: bool) -> tuple[np.ndarray, list[str]]:
