@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from repgan_jax.converters import torch_writer
 from repgan_jax.converters.layouts import shape
+from repgan_jax.converters.pytorch_files import torch_writer
 from repgan_jax.converters.stylegan2_formats import ROSINALITY, layers
 
 RUNS = 3

@@ -14,8 +14,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from repgan_jax import resampling
-from repgan_jax.io import dataset, images
+from repgan_jax.data import dataset
+from repgan_jax.io import images
+from repgan_jax.ops import resampling
 
 PICTURES = 40
 

@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import Figures, show
-from repgan_jax import segment
-from repgan_jax import taps as taps_lib
 from repgan_jax.configs import face
-from repgan_jax.io import masks
+from repgan_jax.data import masks
 from repgan_jax.models import heads
+from repgan_jax.ops import taps as taps_lib
 from repgan_jax.stages import common, fewshot
+from repgan_jax.training import heads as segment
 
 RATE, WEIGHT_DECAY = 1e-3, 1e-3
 

@@ -16,9 +16,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from repgan_jax import load_generator, load_segmenter, metrics, perceptual, synthesize
+from repgan_jax import load_generator, load_segmenter, metrics, synthesize
 from repgan_jax.configs import face
-from repgan_jax.io import celebamask, images, inversions, masks
+from repgan_jax.data import celebamask, masks
+from repgan_jax.inversion import cache as inversions
+from repgan_jax.inversion import perceptual
+from repgan_jax.io import images
 from repgan_jax.segmenter import most_likely
 from repgan_jax.stages import evaluate, fewshot
 from repgan_jax.stages.inversion import Inverter

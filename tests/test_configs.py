@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from repgan_jax import main, stages
 from repgan_jax.configs import base, face
-from repgan_jax.io import masks
+from repgan_jax.data import masks
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("[!_]*.py"))

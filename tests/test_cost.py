@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.works import CHANNELS, CLASSES, random_generator
 from repgan_jax import synthesize
-from repgan_jax import taps as taps_lib
 from repgan_jax.models import heads
+from repgan_jax.ops import taps as taps_lib
 
 SIZE = 256
 W = jax.ShapeDtypeStruct((1, 512), jnp.float32)

@@ -56,7 +56,7 @@ def test_type_checkers_see_the_public_names():
     assert imported == {name: getattr(repgan_jax, name).__module__ for name in repgan_jax.__all__}
 
 
-@pytest.mark.parametrize("module", ["converters.plain_data", "configs.base"])
+@pytest.mark.parametrize("module", ["converters.pytorch_files.plain_data", "configs.base"])
 def test_a_module_is_the_same_under_both_names(module):
     package, _, name = module.rpartition(".")
     out = _python(
@@ -71,12 +71,12 @@ def test_a_module_is_the_same_under_both_names(module):
 def test_the_order_of_import_does_not_matter():
     out = _python(
         "-c",
-        "import repgan_jax.converters.pickle_data as ours\n"
-        "from converters.pickle_data import RefusedError\n"
+        "import repgan_jax.converters.pytorch_files.pickle_data as ours\n"
+        "from converters.pytorch_files.pickle_data import RefusedError\n"
         "from converters import plain_data\n"
         "print(RefusedError is ours.RefusedError, plain_data.__name__)",
     )
-    assert out == "True repgan_jax.converters.plain_data\n"
+    assert out == "True repgan_jax.converters.pytorch_files.plain_data\n"
 
 
 @pytest.mark.parametrize("package", ["converters", "repgan_jax.converters"])

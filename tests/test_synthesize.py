@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from repgan_jax import parallel, synthesize, taps
-from repgan_jax.converters import stylegan2, torch_file
+from repgan_jax import synthesize
+from repgan_jax.converters import stylegan2
+from repgan_jax.converters.pytorch_files import torch_file
 from repgan_jax.generator import Generator
 from repgan_jax.models import heads
+from repgan_jax.ops import taps
+from repgan_jax.runtime import parallel
 
 GOLDEN = Path(__file__).parent / "golden"
 COUNT, K, SIZE = 16, 5, 8

@@ -71,7 +71,7 @@ def _pip(action, *arguments):
 
 
 def test_wheel_holds_the_library_and_nothing_else(wheel):
-    expected = {"repgan_jax/py.typed", "repgan_jax/io/report.css"}
+    expected = {"repgan_jax/py.typed", "repgan_jax/report/report.css"}
     for folder, inside in (
         ("repgan_jax", ""),
         ("configs", "repgan_jax/"),
@@ -90,7 +90,11 @@ def test_wheel_holds_the_library_and_nothing_else(wheel):
 
 
 def test_package_is_the_installed_one(run, installed):
-    names = ("repgan_jax", "repgan_jax.configs.face", "repgan_jax.converters.torch_file")
+    names = (
+        "repgan_jax",
+        "repgan_jax.configs.face",
+        "repgan_jax.converters.pytorch_files.torch_file",
+    )
     code = f"import importlib\nfor x in {names}: print(importlib.import_module(x).__file__)"
     _, out, err = run("-c", code)
     assert err == "" and len(out.splitlines()) == 3

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from repgan_jax.errors import UserError
 from repgan_jax.io import checksums
 from repgan_jax.io.files import atomic_write, unreadable
-from repgan_jax.parallel import expect_backend
+from repgan_jax.runtime.parallel import expect_backend
 
 GENERATOR_FILES = ("architecture.json", "variables")  # what it draws with
 _OF_A_GENERATOR = (*GENERATOR_FILES, "discriminator", "samples.png")

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops
-from repgan_jax import taps as taps_lib
 from repgan_jax.errors import UserError
+from repgan_jax.ops import convolutions
+from repgan_jax.ops import taps as taps_lib
 
 _LARGEST = 2**28  # bytes of a wide layer's features at a time
 
@@ -136,7 +136,7 @@ class DilatedConv(nn.Module):
         kernel = self.param("kernel", _pointwise, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         options = {"padding": self.dilation, "dilation": self.dilation, "spread": len(x) > 1}
-        return ops.conv(x, kernel, **options) + bias
+        return convolutions.conv(x, kernel, **options) + bias
 
 
 class CNNHead(nn.Module):
@@ -161,7 +161,7 @@ class CNNHead(nn.Module):
         """Returns logits [N, size, size, K]."""
         x = FoldedConv(128, self.size, self.resize)(taps)
         for width, dilation in zip((*self.widths, self.num_classes), self.dilations, strict=True):
-            x = ops.leaky_relu(x, slope=0.01)
+            x = convolutions.leaky_relu(x, slope=0.01)
             x = DilatedConv(width, dilation)(x)
         return x
 

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops
+from repgan_jax.ops import convolutions
 
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of photos in [-1, 1]
 _EPSILON = 1e-20  # of a squared length: gradients stay finite where all channels are zero
@@ -65,7 +65,7 @@ class Conv(nn.Module):
         shape = (self.stage.kernel,) * 2 + (x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:])
-        return ops.conv(x, kernel, self.stage.stride, self.stage.padding) + bias
+        return convolutions.conv(x, kernel, self.stage.stride, self.stage.padding) + bias
 
 
 class LPIPS(nn.Module):

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops, resampling
 from repgan_jax.models.stylegan2 import build_mapping, noise_map
+from repgan_jax.ops import convolutions, resampling
 
 
 def build(architecture: dict, dtype: jnp.dtype = jnp.float32) -> tuple[nn.Module, nn.Module]:
@@ -51,17 +51,18 @@ class StyledConv(nn.Module):
         normal = nn.initializers.normal(1.0)
         if self.separable:
             depthwise = self.param("depthwise", normal, (3, 3, channels)).astype(self.dtype)
-            x = ops.depthwise3x3(x, depthwise * style)  # the style rides on the filter for free
+            # the style rides on the filter for free
+            x = convolutions.depthwise3x3(x, depthwise * style)
             kernel = self.param("kernel", normal, (1, 1, channels, self.features))
             x = x @ kernel[0, 0].astype(self.dtype)
         else:
             kernel = self.param("kernel", normal, (3, 3, channels, self.features))
-            x = ops.conv(x * style, kernel.astype(self.dtype), 1, 1)
+            x = convolutions.conv(x * style, kernel.astype(self.dtype), 1, 1)
         stored = self.variable("noise", "map", jnp.zeros, (size, size)).value
         strength = self.param("noise_strength", nn.initializers.zeros, ())
         added = noise_map(self, noise, stored, strength, x.shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return ops.leaky_relu(x + added.astype(self.dtype) + bias.astype(self.dtype))
+        return convolutions.leaky_relu(x + added.astype(self.dtype) + bias.astype(self.dtype))
 
 
 class Synthesis(nn.Module):
@@ -119,6 +120,6 @@ class Synthesis(nn.Module):
             layer += 1
         style = Style(x.shape[-1], name="style_rgb")(w[:, layer]) / math.sqrt(x.shape[-1])
         kernel = self.param("kernel_rgb", nn.initializers.normal(1.0), (x.shape[-1], 12))
-        x = ops.modulated_dense(x, kernel, style)
+        x = convolutions.modulated_dense(x, kernel, style)
         x = x.astype(jnp.float32) + self.param("bias_rgb", nn.initializers.zeros, (12,))
         return resampling.inverse_haar(x), taps

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops
+from repgan_jax.ops import convolutions
 
 _GAIN = math.sqrt(2)  # after every leaky ReLU: keeps the variance
 MAPPING_RATE = 0.01  # learning rate of the mapping, relative to the rest
@@ -87,13 +87,13 @@ class Mapping(nn.Module):
             label: [N, K], one-hot; None if K is 0. It is embedded and normalised on its own
                 (Karras et al. 2020, arXiv 2006.06676).
         """
-        x = ops.pixel_norm(z)
+        x = convolutions.pixel_norm(z)
         if self.num_classes:
             embedded = Dense(self.width, name="embed")(label)
-            x = jnp.concatenate([x, ops.pixel_norm(embedded)], -1)
+            x = jnp.concatenate([x, convolutions.pixel_norm(embedded)], -1)
         for i in range(self.num_layers):
             dense = Dense(self.width, rate=MAPPING_RATE, name=f"dense_{i}")
-            x = ops.leaky_relu(dense(x), gain=_GAIN)
+            x = convolutions.leaky_relu(dense(x), gain=_GAIN)
         return x
 
 
@@ -112,10 +112,10 @@ class StyledConv(nn.Module):
         kernel = self.param("kernel", _normal, (3, 3, channels, self.features))
         strength = self.param("noise_strength", nn.initializers.zeros, ())
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = ops.modulated_conv(x, kernel, style, up=self.up)
+        x = convolutions.modulated_conv(x, kernel, style, up=self.up)
         stored = self.variable("noise", "map", jnp.zeros, x.shape[1:3]).value
         x = x + noise_map(self, noise, stored, strength, x.shape).astype(x.dtype)
-        return _clamp(ops.leaky_relu(x + bias.astype(x.dtype), gain=_GAIN), self.clamp)
+        return _clamp(convolutions.leaky_relu(x + bias.astype(x.dtype), gain=_GAIN), self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -130,7 +130,7 @@ class ToRGB(nn.Module):
         style = Dense(channels, bias=1.0, name="style")(w) / math.sqrt(channels)
         kernel = self.param("kernel", _normal, (1, 1, channels, 3))
         bias = self.param("bias", nn.initializers.zeros, (3,))
-        rgb = ops.modulated_dense(x, kernel[0, 0], style).astype(jnp.float32)
+        rgb = convolutions.modulated_dense(x, kernel[0, 0], style).astype(jnp.float32)
         return _clamp(rgb + bias, self.clamp)
 
 
@@ -183,7 +183,7 @@ class Synthesis(nn.Module):
             taps[tap] = x = conv(x, w[:, i], noise)
             if i % 2 == 0:  # the last convolution of its size: add to the picture
                 rgb = ToRGB(self.clamp, name=f"rgb_{level:02d}")(x, w[:, i + 1])
-                image = rgb if image is None else ops.upsample(image) + rgb
+                image = rgb if image is None else convolutions.upsample(image) + rgb
         return image, taps
 
 

@@ -6,11 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from repgan_jax import ops, resampling
+from repgan_jax.ops import convolutions, resampling
 
 
 class Conv(nn.Module):
-    """3x3 convolution, zero padded, without bias, or 1x1 convolution with bias; see `ops.conv`."""
+    """3x3 convolution, zero padded, without bias, or 1x1 convolution with bias."""
 
     features: int
     side: int = 3
@@ -21,7 +21,7 @@ class Conv(nn.Module):
         shape = (self.side, self.side, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         if self.side == 3:
-            return ops.conv(x, kernel, padding=1)
+            return convolutions.conv(x, kernel, padding=1)
         return x @ kernel[0, 0] + self.param("bias", nn.initializers.zeros, (self.features,))
 
 

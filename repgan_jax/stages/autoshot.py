@@ -16,12 +16,15 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import distributed, metrics, parallel, preemption, segment
+from repgan_jax import metrics
+from repgan_jax.data import dataset
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, dataset, files, images, remote
+from repgan_jax.io import checkpoint, files, images, remote
 from repgan_jax.models.unet import UNet
+from repgan_jax.runtime import distributed, parallel, preemption
 from repgan_jax.segmenter import Segmenter
 from repgan_jax.stages import common, fewshot, generate, mirroring
+from repgan_jax.training import heads as segment
 
 FIELDS = ("seed", "generate.drop", "autoshot")
 _VALIDATED = 2000  # held-out pictures; more would say the same, and take longer

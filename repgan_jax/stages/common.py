@@ -11,10 +11,11 @@ from typing import Any, TextIO
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from repgan_jax import distributed, generator, parallel
+from repgan_jax import generator
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, listing, remote, results
 from repgan_jax.io.results import RECORD
+from repgan_jax.runtime import distributed, parallel
 from repgan_jax.stages import fingerprints
 
 

@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from repgan_jax import metrics
+from repgan_jax.data import celebamask, mask_files, masks
 from repgan_jax.errors import UserError
-from repgan_jax.io import celebamask, checkpoint, files, images, listing, mask_files, masks
+from repgan_jax.io import checkpoint, files, images, listing
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter, load_segmenter
 from repgan_jax.stages import common, fingerprints

@@ -6,11 +6,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from repgan_jax.data import dataset, masks
+from repgan_jax.data.export.coco import Coco
+from repgan_jax.data.export.folders import CelebAMask, Example, Part, Voc
+from repgan_jax.data.export.parquet import Parquet
 from repgan_jax.errors import UserError
-from repgan_jax.io import dataset, files, masks
-from repgan_jax.io.export_coco import Coco
-from repgan_jax.io.export_folders import CelebAMask, Example, Part, Voc
-from repgan_jax.io.export_parquet import Parquet
+from repgan_jax.io import files
 from repgan_jax.stages import common, fewshot, generate
 
 FORMATS = {"coco": Coco, "voc": Voc, "celebamask": CelebAMask, "parquet": Parquet}

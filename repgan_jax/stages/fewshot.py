@@ -11,15 +11,20 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import distributed, resampling, segment, synthesize
-from repgan_jax import taps as taps_lib
+from repgan_jax import synthesize
+from repgan_jax.data import mask_files, masks, shapes
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, files, images, listing, mask_files, masks, results, shapes
+from repgan_jax.inversion import photo_shots
+from repgan_jax.io import checkpoint, files, images, listing, results
 from repgan_jax.models import heads
+from repgan_jax.ops import resampling
+from repgan_jax.ops import taps as taps_lib
 from repgan_jax.palette import IGNORE, Palette
-from repgan_jax.stages import common, fingerprints, inversion, mirroring, photo_shots
+from repgan_jax.runtime import distributed
+from repgan_jax.stages import common, fingerprints, inversion, mirroring
 from repgan_jax.stages.inversion import Inverter
+from repgan_jax.training import heads as segment
 
 FIELDS = ("seed", "label_size", "dtype", "background", "fewshot")
 

@@ -14,10 +14,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import distributed, parallel, synthesize
+from repgan_jax import synthesize
+from repgan_jax.data import dataset
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, dataset, images, remote, results
+from repgan_jax.io import checkpoint, images, remote, results
+from repgan_jax.runtime import distributed, parallel
 from repgan_jax.stages import common, fewshot
 
 Sampler = Callable[[np.ndarray], dict[str, jax.Array]]  # of indices [n]

@@ -13,14 +13,17 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import invert, parallel, projection
+from repgan_jax.data.latents import read_latents
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, files, images, inversions
-from repgan_jax.io.inversions import Inversion
-from repgan_jax.io.latents import read_latents
-from repgan_jax.perceptual import find_weights, load_perceptual
-from repgan_jax.stages import common, fingerprints, framing
+from repgan_jax.inversion import cache as inversions
+from repgan_jax.inversion import framing, projection
+from repgan_jax.inversion import projector as invert
+from repgan_jax.inversion.cache import Inversion
+from repgan_jax.inversion.perceptual import find_weights, load_perceptual
+from repgan_jax.io import checkpoint, files, images
+from repgan_jax.runtime import parallel
+from repgan_jax.stages import common, fingerprints
 
 PRESETS = ("fast", "standard", "paper")
 _SHARES = (0.0, 0.1, 0.5, 1.0)  # of the steps, in a strip; the photo itself follows

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from repgan_jax.io import files, images, inversions, listing
-from repgan_jax.io.inversions import Inversion
-from repgan_jax.stages import common, fingerprints, framing, inversion
+from repgan_jax.inversion import cache as inversions
+from repgan_jax.inversion import framing
+from repgan_jax.inversion.cache import Inversion
+from repgan_jax.io import files, images, listing
+from repgan_jax.stages import common, fingerprints, inversion
 
 
 def check(config: ConfigDict) -> None:

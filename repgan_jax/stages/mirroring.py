@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 from ml_collections import ConfigDict
 
-from repgan_jax import distributed, sides
+from repgan_jax import sides
 from repgan_jax.errors import UserError
 from repgan_jax.palette import Palette
+from repgan_jax.runtime import distributed
 from repgan_jax.stages import common
 
 _ADVICE = (

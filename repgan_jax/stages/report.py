@@ -8,7 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from repgan_jax import metrics
-from repgan_jax.io import chart, images, masks, remote, report
+from repgan_jax.data import masks
+from repgan_jax.io import images, remote
+from repgan_jax.report import chart
+from repgan_jax.report import html as report
 from repgan_jax.stages import STAGES
 
 FIELDS = ()  # it shows what it finds, in a second or two, and is never skipped

@@ -18,10 +18,11 @@ from tqdm import tqdm
 import repgan_jax
 from repgan_jax import synthesize
 from repgan_jax.errors import UserError
+from repgan_jax.inversion import framing
 from repgan_jax.io import files, images, listing, remote
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.segmenter import most_likely
-from repgan_jax.stages import common, fewshot, framing, inversion
+from repgan_jax.stages import common, fewshot, inversion
 from repgan_jax.stages.inversion import ADVICE, Inverter, describe
 
 FIELDS = ("segment",)

@@ -6,9 +6,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import distributed
+from repgan_jax.data import dataset
 from repgan_jax.errors import UserError
-from repgan_jax.io import dataset, remote
+from repgan_jax.io import remote
+from repgan_jax.runtime import distributed
 from repgan_jax.stages import common, generate
 
 

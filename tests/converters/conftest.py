@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from repgan_jax.converters import torch_file
+from repgan_jax.converters.pytorch_files import torch_file
 
 # audit events of what a file of weights must never bring about
 DANGEROUS = ("open", "os.", "subprocess.", "exec", "compile", "import", "pickle.", "socket.")

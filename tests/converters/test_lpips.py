@@ -17,9 +17,9 @@ from PIL import Image, ImageFilter
 from repgan_jax.converters import lpips as converter
 from repgan_jax.converters.command import run
 from repgan_jax.errors import UserError
+from repgan_jax.inversion.perceptual import Perceptual, load_perceptual
 from repgan_jax.io import checkpoint, images
 from repgan_jax.models import lpips
-from repgan_jax.perceptual import Perceptual, load_perceptual
 
 ROOT = Path(__file__).parents[2]
 FACES = sorted((ROOT / "examples" / "face" / "images").glob("*.png"))

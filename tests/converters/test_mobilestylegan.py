@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from repgan_jax import generator as generator_lib
-from repgan_jax import resampling
 from repgan_jax.converters import mobilestylegan
 from repgan_jax.converters.command import run
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
+from repgan_jax.ops import resampling
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "random_face.npz"
 CROP = (400, 420)  # row and column of the golden crop's corner, found by matching it

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from repgan_jax.converters import mobilestylegan, torch_file
+from repgan_jax.converters import mobilestylegan
 from repgan_jax.converters.command import run
 from repgan_jax.converters.mobilestylegan_torch import convert, fold_demodulation, rules
+from repgan_jax.converters.pytorch_files import torch_file
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator, load_generator
 

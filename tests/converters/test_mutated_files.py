@@ -15,7 +15,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repgan_jax.converters import torch_file
+from repgan_jax.converters.pytorch_files import torch_file
 from repgan_jax.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -18,9 +18,10 @@ import pytest
 import safetensors.numpy
 
 import repgan_jax.generator
-from repgan_jax.converters import stylegan2, torch_file, torch_writer
+from repgan_jax.converters import stylegan2
 from repgan_jax.converters.layouts import shape
-from repgan_jax.converters.plain_data import Record
+from repgan_jax.converters.pytorch_files import torch_file, torch_writer
+from repgan_jax.converters.pytorch_files.plain_data import Record
 from repgan_jax.converters.stylegan2_formats import NVIDIA as NVIDIA_FORMAT
 from repgan_jax.converters.stylegan2_formats import ROSINALITY as ROSINALITY_FORMAT
 from repgan_jax.converters.stylegan2_formats import layers

@@ -12,9 +12,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from repgan_jax.converters import torch_file
-from repgan_jax.converters.checkpoint_names import STORAGES
-from repgan_jax.converters.plain_data import Record
+from repgan_jax.converters.pytorch_files import torch_file
+from repgan_jax.converters.pytorch_files.checkpoint_names import STORAGES
+from repgan_jax.converters.pytorch_files.plain_data import Record
 from repgan_jax.errors import UserError
 
 KINDS = {symbol.name: dtype for symbol, dtype in STORAGES.items() if symbol.module == "torch"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from repgan_jax.io.export_folders import Part
+from repgan_jax.data.export.folders import Part
 from repgan_jax.palette import Palette, default_colours
 
 

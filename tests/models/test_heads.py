@@ -7,7 +7,7 @@ import pytest
 
 from repgan_jax.errors import UserError
 from repgan_jax.models import heads
-from repgan_jax.taps import size_of
+from repgan_jax.ops.taps import size_of
 
 K, SIZE = 5, 16
 

@@ -7,7 +7,7 @@ from tensorboardX import SummaryWriter
 
 import repgan_jax
 from repgan_jax.configs import base
-from repgan_jax.io import dataset
+from repgan_jax.data import dataset
 from repgan_jax.stages import autoshot
 
 

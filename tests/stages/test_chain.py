@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from repgan_jax.io import checkpoint, checksums, dataset, images
+from repgan_jax.data import dataset
+from repgan_jax.io import checkpoint, checksums, images
 from repgan_jax.stages import autoshot, fingerprints
 
 RECORDED = ("fewshot", "generate", "autoshot", "evaluate", "sample")  # the others cost nothing

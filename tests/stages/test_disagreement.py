@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from repgan_jax import main
-from repgan_jax.io import dataset, images
+from repgan_jax.data import dataset
+from repgan_jax.io import images
 from repgan_jax.stages import generate
 
 FIELDS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repgan_jax import parallel
 from repgan_jax.io import images
+from repgan_jax.runtime import parallel
 
 ALL = "fewshot,generate,autoshot,evaluate,export,segment"
 SHARD = "generated/1.0.0/generated-train.array_record-00001-of-00003"

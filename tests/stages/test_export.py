@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from repgan_jax.data.export.coco import Coco
 from repgan_jax.io import images
-from repgan_jax.io.export_coco import Coco
 from repgan_jax.stages import autoshot, export
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import repgan_jax
-from repgan_jax import resampling
+from repgan_jax.data import dataset
 from repgan_jax.generator import Generator
-from repgan_jax.io import dataset, images
+from repgan_jax.io import images
+from repgan_jax.ops import resampling
 
 
 @pytest.fixture(scope="module")

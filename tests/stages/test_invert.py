@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from repgan_jax import main
+from repgan_jax.data import masks
 from repgan_jax.generator import Generator, load_generator
-from repgan_jax.io import checkpoint, files, images, inversions, masks
+from repgan_jax.inversion import cache as inversions
+from repgan_jax.io import checkpoint, files, images
 from repgan_jax.stages import inversion
 
 

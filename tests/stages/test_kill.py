@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from repgan_jax.io import checkpoint, dataset
+from repgan_jax.data import dataset
+from repgan_jax.io import checkpoint
 
 MOMENTS = (
     ("fewshot/heads", 1),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from repgan_jax import metrics
-from repgan_jax.io import checkpoint, dataset, images, masks
+from repgan_jax.data import dataset, masks
+from repgan_jax.io import checkpoint, images
 from repgan_jax.stages import report
 
 FACES = Path(__file__).parents[2] / "examples" / "face"

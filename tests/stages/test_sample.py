@@ -1,6 +1,7 @@
 import numpy as np
 
-from repgan_jax.io import dataset, images
+from repgan_jax.data import dataset
+from repgan_jax.io import images
 
 
 def test_sheet_shows_the_first_pictures_of_the_dataset(tiny_run):

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from repgan_jax.io import dataset
+from repgan_jax.data import dataset
 from repgan_jax.stages import common
 
 SHARDS, SIZE = 6, 2  # of the fixture `whole`
