@@ -73,7 +73,7 @@ def test_the_order_of_import_does_not_matter():
         "-c",
         "import repgan_jax.converters.pytorch_files.pickle_data as ours\n"
         "from converters.pytorch_files.pickle_data import RefusedError\n"
-        "from converters import plain_data\n"
+        "from converters.pytorch_files import plain_data\n"
         "print(RefusedError is ours.RefusedError, plain_data.__name__)",
     )
     assert out == "True repgan_jax.converters.pytorch_files.plain_data\n"
