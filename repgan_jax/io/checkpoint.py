@@ -1,6 +1,7 @@
 """Weights and training state on disk, through Orbax; every write is whole or absent."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 
 from repgan_jax.errors import UserError
 from repgan_jax.io import checksums
-from repgan_jax.io.files import atomic_write, unreadable
+from repgan_jax.io.files import atomic_write, reading, unreadable
 from repgan_jax.runtime.parallel import expect_backend
 
 GENERATOR_FILES = ("architecture.json", "variables")  # what it draws with
@@ -66,6 +67,10 @@ def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
             return checkpointer.restore(path / "tree", restore_args=as_numpy)
     except Exception as error:  # whatever Orbax, tensorstore or JSON find in there
+        for file in path.rglob("*"):
+            if not os.access(file, os.R_OK):
+                reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+                raise unreadable(file, reason) from error
         if checked:
             hint = "its files are as they were written, perhaps by a later version of Orbax"
         else:
@@ -96,18 +101,18 @@ def _digest_as_read(path: Path, state: tuple) -> str:
 
 def _expect_tree(path: Path) -> None:
     """Raises UserError unless `path` looks like what `write_tree` leaves."""
-    if path.is_file():
+    with reading(path):
+        is_file, is_tree = path.is_file(), (path / "tree").is_dir()
+    if is_file:
         raise UserError(f"{path}: is a file, expected a folder of weights; check the path")
-    if not (path / "tree").is_dir():
+    if not is_tree:
         raise UserError(f"{path}: no weights here; run the stage or converter that writes them")
 
 
 def _checked(path: Path) -> str | None:
     """Returns what `checksums.check` does; raises UserError also for files that may not be read."""
-    try:
+    with reading(path):
         return checksums.check(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -148,7 +153,8 @@ def read_json(path: str | os.PathLike[str], parse: Callable[[Any], T] = lambda v
 
 def is_generator(folder: str | os.PathLike[str]) -> bool:
     """Returns whether a converter has written `folder`."""
-    return (Path(folder) / "architecture.json").is_file()
+    with reading(folder):
+        return (Path(folder) / "architecture.json").is_file()
 
 
 def check_target(folder: str | os.PathLike[str]) -> None:
@@ -189,7 +195,7 @@ def write_generator(
 def check_generator(folder: str | os.PathLike[str]) -> None:
     """Raises UserError unless a converter has written `folder`."""
     folder = Path(folder)
-    if folder.is_file():
+    if not is_generator(folder) and folder.is_file():
         raise UserError(
             f"{folder}: is a file, expected the folder of a converted generator; convert it first: "
             f"python -m repgan_jax.converters.stylegan2 {folder} OUT"

@@ -108,6 +108,15 @@ def unreadable(path: str | Path, error: OSError) -> UserError:
 
 
 @contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Says in one line why the system does not let us read what is at or below `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+@contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Yields an empty folder that vanishes at the end; also removes those of killed processes."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):

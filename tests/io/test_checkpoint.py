@@ -121,6 +121,23 @@ def test_weights_that_may_not_be_read(tmp_path, monkeypatch):
         checkpoint.read_json(tmp_path / "stage.json")
 
 
+def test_file_without_checksum_that_may_not_be_read(tmp_path, monkeypatch):
+    checkpoint.write_tree(tmp_path / "heads", TREE)
+    (tmp_path / "heads" / checksums.NAME).unlink()
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "metadata", _full_disk)
+    monkeypatch.setattr(checkpoint.os, "access", lambda path, mode: path.name != "_METADATA")
+    with pytest.raises(UserError, match="tree/_METADATA: cannot be read .Permission denied.; ask"):
+        checkpoint.read_tree(tmp_path / "heads")
+
+
+def test_folder_that_may_not_be_entered(tmp_path, monkeypatch):
+    checkpoint.write_generator(tmp_path / "face", ARCHITECTURE, TREE)
+    monkeypatch.setattr(Path, "is_file", _forbidden)  # root may enter any
+    for read in (checkpoint.read_generator, checkpoint.read_tree, checkpoint.generator_digest):
+        with pytest.raises(UserError, match="face.*: cannot be read .Permission denied.; ask"):
+            read(tmp_path / "face")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
