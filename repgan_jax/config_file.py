@@ -95,8 +95,8 @@ def _frames(error: Exception, folder: Path) -> Iterator[tuple[str, int | None]]:
 
 def _describe(error: Exception) -> str:
     """Returns the kind of an error and its first line."""
-    if isinstance(error, KeyError | AttributeError) and "Did you mean" in str(error):
-        text = " ".join(str(getattr(error.args[0], "args", error.args)[0]).split())
-    else:
-        text = (str(error).splitlines() or [""])[0]
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    text, _, more = text.partition(" Other fields present: ")  # of a locked ConfigDict: all of them
+    if hint := re.search(r"Did you mean .*", more):
+        text = f"{text} {hint[0]}"
     return f"{type(error).__name__}: {text}"

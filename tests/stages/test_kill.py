@@ -1,14 +1,16 @@
 """A run that is killed again and again ends where an undisturbed one does."""
 
 import json
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
 
+import repgan_jax
 from repgan_jax.data import dataset
-from repgan_jax.io import checkpoint
+from repgan_jax.io import checkpoint, results
 
 MOMENTS = (
     ("fewshot/heads", 1),
@@ -94,3 +96,33 @@ def test_scores_are_those_of_an_undisturbed_run(killed_run, tiny_run):
 def _rows(path):
     text = path.read_text()
     return json.loads(text) if path.suffix == ".json" else list(map(json.loads, text.splitlines()))
+
+
+@pytest.mark.slow
+def test_network_is_there_whenever_its_successor_is_interrupted(tiny_run, tmp_path):
+    workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
+    change = {"stages": "autoshot", "autoshot__held_out": 0.4, "autoshot__eval_every": 4}
+    photos = np.zeros((1, 70, 90, 3), np.uint8)
+    photos[:, 20:50, 20:60] = 200
+
+    def predict():
+        return repgan_jax.load_segmenter(workdir).predict(photos)
+
+    before, moments = predict(), ("autoshot.next/curve.jsonl", "next/segmenter.json")
+    for moment in moments:
+        code, err = tiny_run.run_killed(moment, 1, workdir, **change)
+        assert code == -signal.SIGKILL, err
+        np.testing.assert_array_equal(predict(), before)
+    for moment in ("run/autoshot.previous", "run/autoshot"):  # the exchange
+        code, err = tiny_run.run_killed(moment, 1, workdir, **change)
+        assert code == -signal.SIGKILL, err
+        after = checkpoint.read_tree(results.current(workdir / "autoshot") / "best")
+        predict()
+    code, err = tiny_run.run_killed("no such name", 1, workdir, **change)
+    assert code == 0, err
+    found = checkpoint.read_tree(workdir / "autoshot/best")
+    jax.tree.map(np.testing.assert_array_equal, found, after)
+    assert not (workdir / "autoshot.next").exists()
+    code, out, err = tiny_run.run(workdir, stages="autoshot,segment")  # as it was before
+    assert code == 0 and "autoshot: done already (same settings), kept until now" in out, err
+    np.testing.assert_array_equal(predict(), before)
