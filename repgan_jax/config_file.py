@@ -95,7 +95,10 @@ def _frames(error: Exception, folder: Path) -> Iterator[tuple[str, int | None]]:
 
 def _describe(error: Exception) -> str:
     """Returns the kind of an error and its first line."""
-    text = " ".join(str(error.args[0] if error.args else error).split())
+    first = error.args[0] if error.args else ""
+    if isinstance(first, KeyError):  # as ConfigDict wraps it, whose text is quoted
+        first = first.args[0]
+    text = " ".join((first if isinstance(first, str) else str(error)).split())
     text, _, more = text.partition(" Other fields present: ")  # of a locked ConfigDict: all of them
     if hint := re.search(r"Did you mean .*", more):
         text = f"{text} {hint[0]}"
