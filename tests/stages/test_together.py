@@ -136,6 +136,17 @@ def test_two_processes_fit_heads_on_batches_of_shots(forks, tiny_run, tmp_path):
         assert row == pytest.approx(other, rel=1e-4)
 
 
+def test_two_processes_make_a_successor_beside_the_result(forks, tiny_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run.workdir / "fewshot", workdir / "fewshot")
+    fields = {"stages": "fewshot", "fewshot__batch_size": 8, "fewshot__steps": 2}
+    codes, outputs = zip(*forks(workdir, count=2, **fields), strict=True)
+    assert codes == (0, 0), outputs
+    for folder, steps in (("fewshot", 2), ("fewshot.previous", 20)):
+        assert len(json.loads((workdir / folder / "curve.json").read_text())) == steps
+    assert not (workdir / "fewshot.next").exists()
+
+
 def test_a_batch_of_shots_that_devices_cannot_share(tiny_run, tmp_path):
     code, _, err = tiny_run.run(tmp_path / "run", stages="fewshot", fewshot__batch_size=3)
     assert code == 2
