@@ -55,6 +55,8 @@ def get_config() -> ConfigDict:
         8.0  # mean absolute difference (0..255) allowed, shot against latent
     )
     fewshot.photo_tolerance = 48.0  # pixels of photos off by more (mean of RGB) teach nothing
+    fewshot.min_agreement = 0.4  # of a photo's labels with the other shots' (mean IoU, 0 to 1)
+    # which keeps it whatever its LPIPS; less than half of this leaves it out whatever its LPIPS
 
     generate = config.generate = ConfigDict()
     generate.num_pictures = 1000

@@ -98,9 +98,9 @@ def score(name: str, found: Inversion, verdict: str) -> dict[str, str]:
 
 
 def write_scores(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Writes `rows`, of `score`, to `scores.csv`."""
+    """Writes `rows`, of `score` and perhaps more columns, the same in all, to `scores.csv`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0] if rows else _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     files.atomic_write(folder / "scores.csv", text.getvalue().encode(errors="surrogateescape"))

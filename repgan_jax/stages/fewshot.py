@@ -1,6 +1,7 @@
 """Stage `fewshot`: heads fitted to the activations of a few labelled pictures."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def check(config: ConfigDict) -> None:
     common.expect_positive(config, *counts)
     common.expect_one_of(config, "fewshot.resize", ("bilinear", "nearest"))
     mirroring.check(config)
+    photo_shots.check(config)
     common.expect_one_of(config, "fewshot.reading", mask_files.RULES)
     if options.batch_size > 1:
         common.expect_share(config, "fewshot.batch_size")
@@ -62,7 +64,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
         UserError: what `masks.read_shots` refuses; a picture that its latent does not make; a
-            photo that the generator does not make.
+            folder of photos of which none can be used.
     """
     options = config.fewshot
     together = options.batch_size > 1  # one shot is work for one device
@@ -91,12 +93,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
             return
         shown = listing.find_photos(Path(options.shots) / "images", companions=(".json",))
         common.say_passed_over("fewshot", shown)
+        names, made = architecture["taps"], not inverter
+        activations = partial(read_activations, generator, names=names, config=config, made=made)
         if inverter:
-            shots = photo_shots.read(config, palette, inverter, stage.folder)
+            shots, taps = photo_shots.read(config, palette, inverter, stage.folder, activations)
         else:
             shots = _read_shots(config, palette, generator)
+            taps = activations(shots)
         _say_read(shots, palette, config)
-        taps = read_activations(generator, shots, architecture["taps"], config, made=not inverter)
         labels = _resize_masks(shots, palette, config.label_size)
         _expect_classes(labels, palette)
         _say_missing(labels, palette)

@@ -89,6 +89,7 @@ class Inverter:
         size: S, pixels a side of the photos it takes.
         fields: config fields on which the latents depend.
         inputs: digests of the files on which they depend, by config field.
+        limit_field: name of the config field beyond which a photo has failed.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path):
@@ -101,6 +102,7 @@ class Inverter:
         group = f"invert.{options.preset}"
         self._starts = check_settings(config)
         self._config, self._workdir = config, workdir
+        self.limit_field = f"config.{group}.poor_lpips"
         self.settings = options[options.preset]
         self.size = self.settings.size
         self._perceptual = load_perceptual(options.perceptual, net=self.settings.net)

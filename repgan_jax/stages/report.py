@@ -184,15 +184,20 @@ def _shots(found: report.Run) -> str:
     return report.section(title, lead, report.legend(found.palette), grid)
 
 
+def _scores_of_photo(row: Mapping[str, str]) -> str:
+    """Returns the verdict on a photo; of a labelled one also what its labels say, and the rest."""
+    text = f"{row['verdict']}: LPIPS {row['lpips']}"
+    if row.get("agreement"):
+        text += f", agreement with the other shots {row['agreement']}"
+    return text if row.get("used", "yes") == "yes" else f"{text}; left out"
+
+
 def _inversions(found: report.Run) -> str:
     if not found.inversions:
         return ""
     parts = []
     for stage, photos in found.inversions.items():
-        items = [
-            report.figure(strip, row["photo"], f"{row['verdict']}: LPIPS {row['lpips']}")
-            for row, strip in photos
-        ]
+        items = [report.figure(strip, row["photo"], _scores_of_photo(row)) for row, strip in photos]
         parts.append(report.tag("h3", f"Stage {stage}") + report.figures(items, wide=True))
     lead = (
         "What the generator drew on the way to each photo. Where the end is not like the photo, "

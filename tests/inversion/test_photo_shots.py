@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repgan_jax.configs import base
+from repgan_jax.errors import UserError
+from repgan_jax.inversion import cache as inversions
 from repgan_jax.inversion import photo_shots
 from repgan_jax.io import images
 from repgan_jax.palette import IGNORE
@@ -17,6 +20,7 @@ LENIENT = {
     "invert__fast__poor_lpips": 1e9,
     "fewshot__photo_tolerance": 60.0,
 }
+MIN_AGREEMENT = 0.4
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,7 @@ def test_the_report_shows_what_was_found(done, tiny_chain, changes):
     for words in ("start", "10 %", "50 %", "end", "photo"):
         assert page.count(f"<span>{words}</span>") == 3
     assert page.count("good: LPIPS ") == 3
+    assert page.count(", agreement with the other shots 0.") == 3 and "left out" not in page
 
 
 def test_what_was_not_found_teaches_nothing(done, changes):
@@ -83,15 +88,54 @@ def test_difference_is_that_of_the_mean_colours():
     np.testing.assert_array_equal(found, expected)
 
 
-def test_photos_that_cannot_be_made_are_refused(tiny_chain, changes, tmp_path):
-    strict = {**changes, "invert__fast__poor_lpips": 0.0, "invert__fast__good_lpips": 0.0}
-    code, _, err = tiny_chain.run(tmp_path, stages="fewshot", **strict)
-    assert code == 2
-    line = err.splitlines()[-1]
-    assert "shots/images/0: the generator cannot make this photo (LPIPS " in line
-    poor = {**changes, "invert__fast__good_lpips": 0.0}
-    code, out, _ = tiny_chain.run(tmp_path, stages="fewshot", **poor)
-    assert code == 0 and "shots/images/0: poor (LPIPS " in out
+@pytest.fixture
+def spoilt(changes, tmp_path):
+    """Fields of a run in which the mask of photo 1 calls disc what is background, and so on."""
+    shutil.copytree(changes["fewshot__shots"], tmp_path / "shots")
+    path = tmp_path / "shots/masks/1.png"
+    mask = np.asarray(Image.open(path))
+    images.write_png(path, np.where(mask == IGNORE, IGNORE, (mask + 1) % 3).astype(np.uint8))
+    return {**changes, "fewshot__shots": tmp_path / "shots"}
+
+
+def test_a_photo_that_contradicts_the_others_is_left_out_and_named(tiny_chain, spoilt, tmp_path):
+    poor = {"invert__fast__good_lpips": 0.0, "fewshot__min_agreement": MIN_AGREEMENT}
+    code, out, err = tiny_chain.run(tmp_path / "run", stages="fewshot", **{**spoilt, **poor})
+    assert code == 0, err
+    (warning,) = [line for line in out.splitlines() if "warning" in line]
+    assert (
+        warning.startswith("fewshot: warning: 1 of 3 photos left out") and ": 1 (LPIPS " in warning
+    )
+    assert "config.fewshot.min_agreement (now " in warning
+    assert "images/0: poor (LPIPS " in out and "images/1: " not in out
+    folder = tmp_path / "run/fewshot"
+    assert json.loads((folder / "stage.json").read_text())["summary"]["shots"] == ["0", "2"]
+    rows = inversions.read_scores(folder)
+    assert [row["used"] for row in rows] == ["yes", "no", "yes"]
+    assert float(rows[1]["agreement"]) < MIN_AGREEMENT / 2 < float(rows[0]["agreement"])
+    with np.load(folder / "shots.npz") as preview:
+        assert len(preview["masks"]) == 2
+
+
+def test_no_photo_left_ends_the_run_in_one_line(tiny_chain, changes, spoilt, tmp_path):
+    strict = {"invert__fast__poor_lpips": 0.0, "invert__fast__good_lpips": 0.0}
+    for fields, names, count in ((changes, "1", 1), (spoilt, "0,1", 2)):
+        fields = {**fields, **strict, "fewshot__names": names, "fewshot__min_agreement": 1.0}
+        code, out, err = tiny_chain.run(tmp_path / names, stages="fewshot", **fields)
+        assert code == 2 and "warning" not in out
+        line = err.splitlines()[-1]
+        assert f"shots/images: none of {count} photos can be used: " in line
+        assert f"{names[0]} (LPIPS " in line and f"{names[-1]} (LPIPS " in line
+        assert "config.invert.fast.poor_lpips (now 0)" in line
+        assert ("agreement 0." in line) == (count > 1)
+
+
+@pytest.mark.parametrize("limit", [-0.1, 1.5])
+def test_the_limit_is_a_share(limit):
+    config = base.get_config()
+    config.fewshot.min_agreement = limit
+    with pytest.raises(UserError, match=f"config.fewshot.min_agreement: {limit}, expected 0 to 1"):
+        photo_shots.check(config)
 
 
 def test_photos_are_segmented_by_their_latents(done, tiny_chain, changes, tmp_path):
