@@ -1,4 +1,4 @@
-"""Every field of a run, its default and its unit. Domains state differences only.
+"""Every field of a run, with its default and unit. Other configs state differences only.
 
 python -m repgan_jax.main --config=configs/face.py --config.fewshot.steps=500
 """
@@ -9,143 +9,134 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     """Returns the defaults, shared by all domains."""
     config = ConfigDict()
-    config.seed = 0  # every random choice of a run derives from it
-    config.workdir = "runs/base"  # where a run writes: one folder a stage; or gs://BUCKET/RUN
+    config.seed = 0  # seed of every random choice of a run
+    config.workdir = "runs/base"  # where a run writes, one folder per stage; or gs://BUCKET/RUN
     config.stages = ("fewshot", "generate", "autoshot", "evaluate", "report")
     config.generator = "weights/face"  # folder written by a converter; or gs://BUCKET/FOLDER
-    config.classes = (
-        "examples/face/classes.txt"  # a class a line: name [#rrggbb]; the line is the id
-    )
+    config.classes = "examples/face/classes.txt"  # one class per line: name [#rrggbb]
     config.background = ""  # class of pixels that no labelme or COCO shape covers; "" = by its name
-    # Classes that trade names in a mirrored image: "left ear <-> right ear, A <-> B"; "none" = no
-    # class does; "" = those stated in config.classes or, where it states none, guessed from names.
+    # Classes that are swapped under horizontal flips: "left ear <-> right ear, A <-> B"; "none" =
+    # no class; "" = those stated in config.classes or, if there are none, guessed from the names.
     config.mirror_pairs = ""
-    config.label_size = 128  # pixels a side: labels of heads and of generated pictures
-    config.dtype = "float32"  # arithmetic of the generator: "float32" or "bfloat16"
+    config.label_size = 128  # side length in pixels of the labels of heads and generated images
+    config.dtype = "float32"  # of the generator's arithmetic: "float32" or "bfloat16"
     config.backend = "shard_map"  # data parallelism: "shard_map" or "pmap"
     config.compilation_cache = "~/.cache/repgan_jax/xla"  # "" turns it off
 
-    config.distributed = False  # one of several processes, as TPU, Slurm or Kubernetes tell it
-    cluster = config.cluster = ConfigDict()  # where nothing tells it: all three of
-    cluster.address = ""  # host:port of process 0; setting it makes config.distributed needless
-    cluster.processes = 0  # how many there are
-    cluster.process = -1  # which one this is, counted from 0
-    cluster.lost_after = 30.0  # seconds without a sign of life after which a process counts as dead
+    config.distributed = False  # one of several processes, as stated by TPU, Slurm or Kubernetes
+    cluster = config.cluster = ConfigDict()  # the same where nothing states it; set all three
+    cluster.address = ""  # host:port of process 0; if set, config.distributed is not needed
+    cluster.processes = 0  # number of processes
+    cluster.process = -1  # index of this process, from 0
+    cluster.lost_after = 30.0  # seconds without a heartbeat after which a process counts as lost
 
     fewshot = config.fewshot = ConfigDict()
-    fewshot.shots = (
-        "examples/face"  # images/, masks/ (PNG) or labelme/ (JSON), latents.npz; photos without it
-    )
+    fewshot.shots = "examples/face"  # images/, masks/ or labelme/, latents.npz (without: photos)
     fewshot.names = ()  # file stems of the shots to use; () = all
     fewshot.reading = "auto"  # values of masks/*.png: "ids", "colours" or "auto", if it is certain
     fewshot.empty = False  # accept masks that show nothing but background
     fewshot.head = "mlp0"  # mlp0 mlp1 mlp2 cnn_s cnn_m cnn_l
-    fewshot.taps = ()  # names of the activations a head reads; () = all from 8x8 up
-    fewshot.resize = "bilinear"  # of projected activations to the label size: bilinear or nearest
-    fewshot.ensemble = 1  # heads, trained apart from each other; labels are their mean probability
+    fewshot.taps = ()  # names of the activations that a head reads; () = all from 8x8 up
+    fewshot.resize = "bilinear"  # projected activations are resized: "bilinear" or "nearest"
+    fewshot.ensemble = 1  # number of heads, fitted independently; labels are their mean probability
     fewshot.steps = 300  # optimiser steps
-    fewshot.batch_size = 1  # shots a step and head; several are shared by all devices
-    fewshot.learning_rate = 1e-3  # 1e-2 suits a linear head less, and ruins a CNN
+    fewshot.batch_size = 1  # shots per step and head; more than 1 are shared by all devices
+    fewshot.learning_rate = 1e-3  # 1e-2 is worse for a linear head and too high for a CNN
     fewshot.decay = "cosine"  # learning rate: "cosine" to 0, "constant", or "paper" (x0.9 every 50)
     fewshot.weight_decay = 1e-3
-    # Mirror in fitting heads, in training the network and in its predictions: True = unless three
-    # shots show a class without a partner on one side only; "always"; False = nowhere.
+    # Horizontal flips in fitting, training and prediction: False = never; "always"; True = unless
+    # three shots show a class without a partner on one side only.
     fewshot.flip = config_dict.FieldReference(True, field_type=object)
-    fewshot.picture_tolerance = (
-        8.0  # mean absolute difference (0..255) allowed, shot against latent
-    )
-    fewshot.photo_tolerance = 48.0  # pixels of photos off by more (mean of RGB) teach nothing
-    fewshot.min_agreement = 0.4  # of a photo's labels with the other shots' (mean IoU, 0 to 1)
-    # which keeps it whatever its LPIPS; less than half of this leaves it out whatever its LPIPS
+    fewshot.picture_tolerance = 8.0  # largest mean difference of shot and latent's image, 0..255
+    fewshot.photo_tolerance = 48.0  # pixels off by more (mean of RGB) are excluded from the loss
+    # Agreement of a photo's labels with the other photos' (mean IoU, 0 to 1) from which it is used
+    # whatever its LPIPS; below half of this it is left out whatever its LPIPS.
+    fewshot.min_agreement = 0.4
 
     generate = config.generate = ConfigDict()
     generate.num_pictures = 1000
-    generate.truncation = 1.0  # psi: 1 = all of the generator's variety, 0 = the mean picture
-    generate.noise = "stored"  # "stored", "none" or "fresh" (a new map a sample)
-    generate.label = -1  # class of a generator that has classes; -1 = a random one a picture
-    generate.picture_size = 128  # pixels a side of the stored pictures
-    generate.shard_size = 50  # pictures a shard: what a kill can cost; thousands for millions
-    generate.batch_size = 4  # pictures a device and call; changes no record
+    generate.truncation = 1.0  # psi: 1 = all of the generator's variety, 0 = the mean image
+    generate.noise = "stored"  # "stored", "none" or "fresh" (a new noise map per sample)
+    generate.label = -1  # class of a class-conditional generator; -1 = random per image
+    generate.picture_size = 128  # side length in pixels of the stored images
+    generate.shard_size = 50  # images per shard; a kill costs one at most; thousands for millions
+    generate.batch_size = 4  # images per device and call; does not change the records
     generate.soft_labels = True  # also store class probabilities
-    generate.soft_size = 0  # pixels a side of these, a divisor of label_size; 0 = label_size
+    generate.soft_size = 0  # their side length in pixels, a divisor of label_size; 0 = label_size
     generate.soft_type = "uint8"  # "uint8" (255ths, as PNG) or "float16"
-    generate.encoding = "png"  # of pictures: "png", "webp" (lossless, faster) or "jpeg" (lossy)
-    generate.drop = 0.0  # share of the pictures, those on which the heads of an ensemble disagree
-    # most, that nobody learns from (DatasetGAN: 0.1); they stay in the dataset
+    generate.encoding = "png"  # of images: "png", "webp" (lossless, faster) or "jpeg" (lossy)
+    generate.drop = 0.0  # share of images excluded from training and export: those on which the
+    # heads of an ensemble disagree most (DatasetGAN: 0.1); they stay in the dataset
 
     verify = config.verify = ConfigDict()
-    verify.samples = 8  # pictures that are generated once more, to compare all their bytes
+    verify.samples = 8  # images that are generated again and compared byte by byte
 
     autoshot = config.autoshot = ConfigDict()
-    autoshot.widths = (32, 64, 96, 128)  # channels a level of the U-Net
-    autoshot.patch = 2  # pixels a side that the finest level sees as one; 1 = a classical U-Net
+    autoshot.widths = (32, 64, 96, 128)  # channels per level of the U-Net
+    autoshot.patch = 2  # pixels merged per side at the finest level; 1 = a classical U-Net
     autoshot.steps = 1500
-    autoshot.batch_size = 16  # over all devices of all processes
+    autoshot.batch_size = 16  # on all devices of all processes together
     autoshot.learning_rate = 5e-3
     autoshot.warmup_steps = 50
     autoshot.weight_decay = 1e-3
     autoshot.clip_norm = 1.0
-    autoshot.ema = 0.99  # decay of the averaged weights, the ones that are kept; 0 turns it off
-    autoshot.soft_targets = True  # learn from probabilities instead of the most likely class
-    autoshot.class_balance = 0.2  # weight of a class: its share of pixels to minus this; 0 = equal
-    autoshot.held_out = 0.05  # share of the generated pictures kept for validation
-    autoshot.eval_every = 250  # steps between validations and checkpoints
+    autoshot.ema = 0.99  # decay of the averaged weights, which are the result; 0 = off
+    autoshot.soft_targets = True  # train on probabilities instead of the most likely class
+    autoshot.class_balance = 0.2  # class weight = (share of pixels) ** -x; 0 = equal weights
+    autoshot.held_out = 0.05  # share of the generated images used for validation
+    autoshot.eval_every = 250  # steps between validations, and between checkpoints
     augment = autoshot.augment = ConfigDict()
-    augment.flip = 0.5  # probability; 0 = no mirroring in the network's predictions either
-    augment.rotation = 10.0  # degrees, either way
-    augment.translation = 0.1  # share of the side, either way
+    augment.flip = 0.5  # probability; 0 = no flips in the network's predictions either
+    augment.rotation = 10.0  # maximum, in degrees
+    augment.translation = 0.1  # maximum, as a share of the side length
     augment.scale = (0.8, 1.25)
-    augment.brightness = 0.2  # of the range 0..1, either way
+    augment.brightness = 0.2  # maximum shift, on the range 0..1
     augment.contrast = 0.4  # factor 1 - x .. 1 + x
     augment.saturation = 0.5  # factor 1 - x .. 1 + x
-    augment.hue = 0.05  # turns of the colour circle, either way
+    augment.hue = 0.05  # maximum, in turns of the colour circle
     augment.grey = 0.05  # probability
-    augment.class_colour = 0.05  # deviation of a colour shift that each class gets of its own
-    augment.background = 0.0  # probability of another background (class 0)
-    augment.blur = 1.0  # standard deviation in pixels, up to
-    augment.noise = 0.05  # standard deviation (pictures span 2), up to
+    augment.class_colour = 0.05  # standard deviation of a colour shift, drawn per class
+    augment.background = 0.0  # probability of a replaced background (class 0)
+    augment.blur = 1.0  # maximum standard deviation in pixels
+    augment.noise = 0.05  # maximum standard deviation (images span a range of 2)
 
     evaluate = config.evaluate = ConfigDict()
     evaluate.images = ""  # folder of photos, and of folders of them
     evaluate.masks = ""  # folder of their true masks
-    evaluate.layout = (
-        "fused"  # "fused": one index PNG a photo; "celebamask": {id}_{part}.png, merged
-    )
+    evaluate.layout = "fused"  # "fused": one index PNG per photo; "celebamask": {id}_{part}.png
     evaluate.reading = "auto"  # of fused masks, as fewshot.reading; a class_map of ids says "ids"
-    evaluate.size = 512  # pixels a side at which prediction and truth are compared
-    evaluate.validation = (
-        0  # the first so many stems (sorted) choose settings; the rest are the test
-    )
+    evaluate.size = 512  # side length in pixels at which prediction and truth are compared
+    evaluate.validation = 0  # the first so many photos by name are "validation", the rest "test"
     evaluate.split = "test"  # "test" or "validation"
-    evaluate.limit = 0  # at most so many photos; 0 = all
-    evaluate.class_map = ConfigDict()  # truth's id or part name -> class name; empty: ids are ours
-    evaluate.merge_order = ()  # part names, the later painted over the earlier ("celebamask")
+    evaluate.limit = 0  # maximum number of photos; 0 = all
+    evaluate.class_map = ConfigDict()  # id or part name -> class; empty = ids of config.classes
+    evaluate.merge_order = ()  # part names, later ones painted over earlier ones ("celebamask")
 
     segment = config.segment = ConfigDict()
     segment.input = ""  # a photo, or a folder of photos
-    segment.recursive = True  # photos in the folders inside, too; masks/ has the same folders
+    segment.recursive = True  # also photos in subfolders; masks/ mirrors them
     segment.output = ""  # folder; "" = segment/ in the workdir
-    segment.method = "network"  # the stand-alone "network", or "invert": latents, then the heads
+    segment.method = "network"  # "network" (stand-alone) or "invert" (latents, then the heads)
     segment.batch_size = 8
 
     invert = config.invert = ConfigDict()
     invert.input = ""  # a photo, or a folder of photos
-    invert.recursive = True  # photos in the folders inside, too
-    invert.landmarks = ""  # .json or .csv: 5 or 68 points, or a box, for each; "" = centre square
+    invert.recursive = True  # also photos in subfolders
+    invert.landmarks = ""  # .json or .csv: 5 or 68 points, or a box, per photo; "" = centre square
     invert.perceptual = "weights/lpips"  # folder written by converters.lpips
-    invert.cache = "~/.cache/repgan_jax/latents"  # of photos done before; "" = in the workdir
-    invert.preset = "fast"  # which of these three groups of settings: fast, standard, paper
-    invert.fast = _projection(  # a likeness in minutes, on two cores
+    invert.cache = "~/.cache/repgan_jax/latents"  # results of earlier photos; "" = in the workdir
+    invert.preset = "fast"  # one of the groups below: fast, standard, paper
+    invert.fast = _projection(  # a reasonable result in minutes, on two cores
         net="alex",
         candidates=16,
         save_every=10,
         steps=60,
-        space="w",  # nearer than W+ to what heads have learned from, at half the likeness
+        space="w",  # closer to what heads were fitted to than W+, further from the photo
         pull=0.1,
         latent_noise=0.0,
         optimise_noise=False,
-        good_lpips=0.17,  # 40 photos: mean IoU of the parts 0.67 up to here,
-        poor_lpips=0.25,  # 0.60 from there on, 0.49 beyond this
+        good_lpips=0.17,  # 40 photos: mean IoU of the parts is 0.67 up to here,
+        poor_lpips=0.25,  # 0.60 between the two, 0.49 above this
     )
     invert.standard = _projection(
         candidates=64, steps=200, space="w", pull=0.1, latent_noise=0.0, optimise_noise=False
@@ -158,37 +149,37 @@ def get_config() -> ConfigDict:
     export = config.export = ConfigDict()
     export.format = "coco"  # coco, voc, celebamask or parquet
     export.output = ""  # folder; "" = export/FORMAT in the workdir
-    export.held_out = 0.05  # share of the pictures, the last ones, that are the split "val"
-    export.shard_size = 500  # pictures a Parquet file; in any format, what a kill can cost
-    config.lock()  # a field that is not here is a slip, in a config file as in an argument
+    export.held_out = 0.05  # share of the images, the last ones, in the split "val"
+    export.shard_size = 500  # images per Parquet file; in any format, a kill costs so many at most
+    config.lock()  # unknown fields are errors, in a config file as on the command line
     config.evaluate.class_map.unlock()
     return config
 
 
 def _projection(**changes: object) -> ConfigDict:
-    """Returns the settings of latent optimisation: StyleGAN2's, in W+, but for `changes`."""
+    """Returns the settings of latent optimisation: StyleGAN2's, in W+, with `changes`."""
     settings = ConfigDict()
-    settings.net = "vgg"  # network of LPIPS: "vgg", or "alex", which is some twenty times as fast
-    settings.start = ""  # npz of latents to start from (w, name, as of shots); "" = see candidates
-    settings.candidates = 0  # start from the best of so many random latents and the mean
+    settings.net = "vgg"  # network of LPIPS: "vgg", or "alex", which is about twenty times as fast
+    settings.start = ""  # npz of latents to start from (w, name); "" = see candidates
+    settings.candidates = 0  # start from the best of so many random latents and the mean latent
     settings.steps = 1000
-    settings.save_every = 50  # steps between checkpoints; one is what a kill can cost
-    settings.plateau = 0.0  # end where the loss falls by a smaller share between them; 0 = never
-    settings.space = "w+"  # "w": one latent for all layers; "w+": one a layer
+    settings.save_every = 50  # steps between checkpoints; a kill costs so many at most
+    settings.plateau = 0.0  # stop if the loss falls by a smaller share between them; 0 = never
+    settings.space = "w+"  # "w": one latent for all layers; "w+": one per layer
     settings.learning_rate = 0.1
     settings.ramp_up = 0.05  # share of the steps in which the rate rises
     settings.ramp_down = 0.25  # share of the steps in which it falls to 0
-    settings.latent_noise = 0.05  # deviation of the noise on w at first; the latents' own is 1
+    settings.latent_noise = 0.05  # initial deviation of the noise on w; that of latents is 1
     settings.noise_ramp = 0.75  # share of the steps in which that falls to 0
-    settings.optimise_noise = True  # noise maps as well
+    settings.optimise_noise = True  # also optimise the noise maps
     settings.noise_regularisation = 1e5  # weight of their autocorrelation
     settings.pixel = 1.0  # weight of the mean squared difference of pixels, beside LPIPS
     settings.pull = 0.02  # weight of the squared distance from the mean latent (usual is 1)
     settings.together = 0.0  # weight of the squared spread of the layers' latents
-    settings.size = 256  # pixels a side at which pictures are compared
-    # by VGG16, for the photos and results that set the limits of "fast": mean IoU 0.68, 0.59, 0.48
+    settings.size = 256  # side length in pixels at which images are compared
+    # By VGG16, for the photos and results that set the limits of "fast": mean IoU 0.68, 0.59, 0.48.
     settings.good_lpips = 0.34  # a result is "good" up to this LPIPS and good_distance,
-    settings.poor_lpips = 0.44  # "poor" up to this, and "failed" beyond
-    settings.good_distance = 1.5  # of the latent from the mean; random latents are at about 1
+    settings.poor_lpips = 0.44  # "poor" up to this LPIPS, and "failed" above
+    settings.good_distance = 1.5  # distance of the latent from the mean; about 1 for random latents
     settings.update(changes)
     return settings

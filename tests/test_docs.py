@@ -23,7 +23,7 @@ from repgan_jax.configs import base
 from tests import snippets
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPETS = [snippet for page in PAGES for snippet in snippets.read(page)]
 SHELL = [snippet for snippet in SNIPPETS if snippet.language == "bash"]
 PYTHON = [page for page in PAGES if any(s.language == "python" for s in snippets.read(page))]
