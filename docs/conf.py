@@ -21,7 +21,7 @@ myst_enable_extensions = ["attrs_inline"]
 
 # Docstrings: Google style. A single backtick is code, as in Markdown.
 default_role = "code"
-smartquotes = False  # docstrings quote values
+smartquotes_action = "D"  # dashes only: docstrings quote values
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Attributes", "params_style")]  # a list, as of parameters
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -36,3 +36,22 @@ html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_show_sphinx = False
 html_theme_options = {"source_edit_link": ""}
+
+
+def _keep_colons(app, what, name, obj, options, lines) -> None:
+    """Keeps napoleon from reading `TYPE: TEXT` into the first line of a property's docstring."""
+    if what == "property" and lines:
+        lines[0] = f": {lines[0]}"
+
+
+def _name_factories(app, what, name, obj, options, signature, returned) -> tuple | None:
+    """Returns a signature that Sphinx can parse where a dataclass's field has a factory."""
+    if signature and "<factory>" in signature:
+        return signature.replace("<factory>", "..."), returned
+    return None
+
+
+def setup(app) -> None:
+    """Connects what Sphinx calls while it reads docstrings, before napoleon does (at 500)."""
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)
+    app.connect("autodoc-process-signature", _name_factories)
