@@ -151,14 +151,19 @@ def resize_area(picture: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 
 
 def overlay(
-    photo: np.ndarray, mask: np.ndarray, palette: Palette, *, alpha: float = 0.5
+    photo: np.ndarray,
+    mask: np.ndarray,
+    palette: Palette,
+    *,
+    alpha: float = 0.5,
+    background: bool = False,
 ) -> np.ndarray:
     """Returns uint8 [H, W, 3]: `photo` tinted by the colours of `mask` [H, W].
 
-    Background and ignored pixels keep the photo's colours.
+    Ignored pixels keep the photo's colours, as does the first class unless `background` is true.
     """
     mask = np.asarray(mask)
-    part = (mask != 0) & (mask != IGNORE)
+    part = (mask != IGNORE) & (background | (mask != 0))
     tinted = photo.copy()
     tint = alpha * palette.colours[mask[part]] + (1 - alpha) * photo[part]
     tinted[part] = np.round(tint).astype(np.uint8)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from repgan_jax.data import dataset
+from repgan_jax.data.mask_sizes import resize_mask
 from repgan_jax.inversion import cache as inversions
 from repgan_jax.io import checkpoint, files, images, results
 from repgan_jax.palette import IGNORE, Palette, default_colours
@@ -63,6 +64,14 @@ class Run:
     autoshot_curve: Sequence[Mapping[str, float]]
     scores: Mapping[str, Any]
     examples: Mapping[str, np.ndarray]
+
+    def overlay(
+        self, photo: np.ndarray, mask: np.ndarray, *, background: bool = False
+    ) -> np.ndarray:
+        """Returns `photo` uint8 [H, W, 3] tinted by `mask` of any size; see `images.overlay`."""
+        if mask.shape != photo.shape[:2]:  # labels may be coarser or finer than images
+            mask = resize_mask(mask, len(photo), self.palette.num_classes)
+        return images.overlay(photo, mask, self.palette, alpha=0.6, background=background)
 
 
 def read_run(workdir: Path, stages: Sequence[str]) -> Run:
@@ -188,9 +197,9 @@ def swatch(colour: np.ndarray) -> str:
     return tag("span", class_="swatch", style=f"background:#{bytes(colour).hex()}")
 
 
-def legend(palette: Palette) -> str:
-    """Returns the classes with their colours; background stays untinted in pictures."""
-    pairs = list(zip(palette.names, palette.colours, strict=True))[1:]
+def legend(palette: Palette, *, background: bool = False) -> str:
+    """Returns the classes with their colours, the background if it is tinted in the images."""
+    pairs = list(zip(palette.names, palette.colours, strict=True))[0 if background else 1 :]
     items = (tag("li", swatch(colour), escape(name)) for name, colour in pairs)
     return tag("ul", *items, class_="chips")
 

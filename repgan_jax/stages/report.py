@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from repgan_jax import metrics
-from repgan_jax.data import masks
-from repgan_jax.io import images, remote
+from repgan_jax.io import remote
 from repgan_jax.report import chart
 from repgan_jax.report import html as report
-from repgan_jax.stages import STAGES
+from repgan_jax.stages import STAGES, report_shots
 
 FIELDS = ()  # it shows what it finds, in a second or two, and is never skipped
 
@@ -40,7 +38,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         _summary(found),
         _photos(found),
         _scores(found),
-        _shots(found),
+        report_shots.section(found),
         _inversions(found),
         _generated(found),
         _curves(found),
@@ -122,8 +120,8 @@ def _photos(found: report.Run) -> str:
             report.figure(
                 {
                     "photo": shown["photos"][i],
-                    "prediction": _overlay(found, shown["photos"][i], shown["guesses"][i]),
-                    "truth": _overlay(found, shown["photos"][i], shown["truths"][i]),
+                    "prediction": found.overlay(shown["photos"][i], shown["guesses"][i]),
+                    "truth": found.overlay(shown["photos"][i], shown["truths"][i]),
                 },
                 str(shown["names"][i]),
                 f"mean IoU {100 * shown['mean_iou'][i]:.1f}",
@@ -160,30 +158,6 @@ def _scores(found: report.Run) -> str:
     return report.section(title, lead, table)
 
 
-def _shots(found: report.Run) -> str:
-    title = "Labelled shots"
-    if not found.shots:
-        return report.section(title, "", report.note("Stage fewshot left no shots."))
-    items = []
-    names = found.stages["fewshot"]["summary"]["shots"]
-    triples = (found.shots[key] for key in ("images", "masks", "guesses"))
-    for name, image, mask, guess in zip(names, *triples, strict=True):
-        agreement = metrics.confusion(mask, guess, found.palette.num_classes)
-        share = np.trace(agreement) / max(agreement.sum(), 1)
-        pictures = {
-            "shot": image,
-            "drawn": _overlay(found, image, mask),
-            "head": _overlay(found, image, guess),
-        }
-        items.append(report.figure(pictures, name, f"{100 * share:.1f} % agree"))
-    lead = (
-        "What was drawn by hand, and what the head says of the same pictures after learning from "
-        "them: a shot with little agreement was not learned, or its mask is wrong."
-    )
-    grid = report.figures(items, wide=True)
-    return report.section(title, lead, report.legend(found.palette), grid)
-
-
 def _scores_of_photo(row: Mapping[str, str]) -> str:
     """Returns the verdict on a photo; of a labelled one also what its labels say, and the rest."""
     text = f"{row['verdict']}: LPIPS {row['lpips']}"
@@ -214,7 +188,7 @@ def _generated(found: report.Run) -> str:
     for kind, samples in found.samples.items():
         items = [
             report.figure(
-                {"picture": s.image, "label": _overlay(found, s.image, s.mask)},
+                {"picture": s.image, "label": found.overlay(s.image, s.mask)},
                 f"picture {s.index}",
                 f"confidence {100 * s.confidence:.1f} %",
             )
@@ -277,12 +251,6 @@ def _settings(found: report.Run) -> str:
             parts.append(report.tag("details", report.tag("summary", escape(name)), inside))
     lead = "What the result of each stage depends on; all else left it unchanged."
     return report.section("Settings", lead, *parts) if parts else ""
-
-
-def _overlay(found: report.Run, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    if mask.shape != photo.shape[:2]:  # labels may be coarser or finer than pictures
-        mask = masks.resize_mask(mask, len(photo), found.palette.num_classes)
-    return images.overlay(photo, mask, found.palette, alpha=0.6)
 
 
 def _state(stage: Mapping) -> tuple[str, str, str]:

@@ -172,6 +172,10 @@ def test_overlay_tints_parts_only():
     np.testing.assert_array_equal(got[plain], photo[plain])
     expected = 0.25 * PALETTE.colours[mask[~plain]] + 0.75 * photo[~plain]
     np.testing.assert_allclose(got[~plain], expected, atol=0.51)
+    every = images.overlay(photo, mask, PALETTE, alpha=0.25, background=True)
+    expected = 0.25 * PALETTE.colours[0] + 0.75 * photo[mask == 0]
+    np.testing.assert_allclose(every[mask == 0], expected, atol=0.51)
+    np.testing.assert_array_equal(every[mask != 0], got[mask != 0])
 
 
 def test_contact_sheet_lays_out_in_rows():

@@ -33,7 +33,7 @@ def fill(workdir, *, shots, pictures, size):
 
     fewshot = workdir / "fewshot"
     fewshot.mkdir(parents=True)
-    summary = {"shots": found.names[:shots], "pixel_accuracy": 0.991}
+    summary = {"shots": found.names[:shots], "read": found.notes, "pixel_accuracy": 0.991}
     stage(fewshot, 41.2, summary, {"fewshot.head": "mlp0", "seed": 0})
     np.savez(
         fewshot / "shots.npz", images=photos[:shots], masks=truths[:shots], guesses=guesses[:shots]
@@ -97,6 +97,7 @@ def dataset_of(folder, photos, truths, confidence, palette):
 
 def stage(folder, seconds, summary, fields):
     record = {"status": "done", "seconds": seconds, "summary": summary, "fields": fields}
+    record |= {"fingerprint": folder.name, "inputs": {}}
     checkpoint.write_json(folder / "stage.json", record)
 
 
@@ -148,9 +149,23 @@ def test_report_of_a_finished_run_shows_every_part(workdir):
         "Settings",
     ]
     assert page.count("<svg") == 3
-    assert page.count("<img") == 6 * 3 + 3 * 3 + (3 + 3 + 3) * 2
+    assert page.count("<img") == 6 * 3 + 3 * (1 + 3) + (3 + 3 + 3) * 2
     assert '"note"' not in page
     assert "22 min 30 s" in page  # all stages
+
+
+def test_masks_are_shown_as_they_were_read(workdir):
+    page = read_page(workdir)
+    section = page[page.index("Masks as they were read") : page.index("What the head learned")]
+    assert "<li>masks: 10 masks read as ids: background in 10, skin in 10, " in section
+    names = ("background", "skin", "nose", "eyes", "brows", "ears", "mouth", "hair", "neck")
+    for name in (*names, "clothes"):  # all are tinted
+        assert f"</span>{name}</li>" in section
+    assert f"<b>seed000</b> {', '.join(names)}</figcaption>" in section
+    record = checkpoint.read_json(workdir / "fewshot" / "stage.json")
+    del record["summary"]["read"]  # a run of an earlier version
+    checkpoint.write_json(workdir / "fewshot" / "stage.json", record)
+    assert "masks read as" not in read_page(workdir)
 
 
 def test_both_conventions_stand_in_the_table(workdir):
