@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from repgan_jax.data import mask_doubts
-from repgan_jax.data.mask_doubts import MaskFile, pack
+from repgan_jax.data.mask_pixels import MaskFile, open_mask, pack
 from repgan_jax.errors import UserError
-from repgan_jax.io import images
 from repgan_jax.palette import IGNORE, Palette
 
 RULES = ("auto", "ids", "colours")
@@ -22,7 +21,6 @@ UNKNOWN = 1e-3  # share of a file's pixels that may be of no known meaning; they
 
 
 _SAVE = "save it as PNG, without smoothing, and without JPEG on the way"
-_LOSSLESS = ("PNG", "BMP", "DIB", "GIF", "PPM", "TGA")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,46 +89,83 @@ def choose_reader(
         raise UserError(f"{setting}: {rule!r}, expected one of {', '.join(RULES)}")
     if rule != "auto":
         return Reader(rule, palette, stated=True)
-    against: dict[str, tuple[Path, str]] = {}  # the first file that is not ids, not colours, ...
-    kinds = []
-    for path in map(Path, paths):
-        kind, ids, colours = _read_both(path, palette, setting)
-        kinds.append(kind)
-        for name, found in (("ids", ids), ("colours", colours)):
-            if isinstance(found, str):
-                against.setdefault(name, (path, found))
-        differing = _count_differing(ids, colours)
-        if differing:
-            against.setdefault("both", (path, str(differing)))
-        if len(against.keys() & {"ids", "colours"}) == 2:
-            raise UserError(_neither(against, kinds))
-    if "ids" in against:
-        return Reader("colours", palette)
-    if "both" in against and "colours" not in against:
-        path, differing = against["both"]
+    survey = _Survey(palette, setting)
+    for path in paths:
+        survey.add(Path(path), open_mask(path))
+    return Reader(survey.choose(), palette)
+
+
+class _Survey:
+    """Finds out which rule is certain for a set of mask files."""
+
+    def __init__(self, palette: Palette, setting: str) -> None:
+        self._palette, self._setting = palette, setting
+        self._against: dict[str, tuple[Path, str]] = {}  # the first file that is not ids, ...
+        self._kinds: list[str] = []
+        self._may_be_ids = True  # all files, doubtful or not
+        self._differing: tuple[Path, int] | None = None  # the first file that means two things
+        self._foreign: dict[bytes, Path] = {}  # by palette
+        self._fixed: set[bytes] = set()  # palettes that are those of data sets
+
+    def add(self, path: Path, file: MaskFile) -> None:
+        """Raises UserError where neither rule is possible any more."""
+        self._kinds.append(file.kind)
+        ids, colours = _by_ids(file, self._palette), _by_colours(file, self._palette)
+        self._may_be_ids &= isinstance(ids, Mask)
+        doubt = ""
+        if isinstance(ids, Mask):
+            doubt = mask_doubts.find_doubt(file, ids.ids, self._palette)
+        # Of doubtful indices the colours count that they show, of doubtful greys neither does,
+        # but that white is the class in white, where there is but one beside the background.
+        if not isinstance(colours, str) and not isinstance(ids, str):
+            is_one = bool(doubt) and self._palette.num_classes == 2
+            differing = (ids.ids != colours.ids) & ~(is_one & (ids.ids == IGNORE))
+            if differing.any() and not (doubt and file.kind == "palette"):
+                self._differing = self._differing or (path, int(differing.sum()))
+        if isinstance(ids, str) or doubt:
+            self._refuse("ids", path, ids if isinstance(ids, str) else self._doubted(doubt))
+        if isinstance(colours, str):
+            self._refuse("colours", path, colours)
+        elif mask_doubts.is_smoothed(colours.ids, self._palette.colours):
+            self._refuse("colours", path, f"its edges look smoothed; {_SAVE}")
+        if mask_doubts.shows_other_colours(file, self._palette):
+            self._foreign.setdefault(file.table.tobytes(), path)
+            if mask_doubts.has_spare_colours(file):
+                self._fixed.add(file.table.tobytes())
+
+    def choose(self) -> str:
+        """Returns "ids" or "colours"; raises UserError where that is not certain."""
+        for table in self._foreign.keys() - self._fixed:
+            doubt = (
+                "its palette is not the classes', and all of its colours are used: a program may "
+                "have numbered them"
+            )
+            self._refuse("ids", self._foreign[table], self._doubted(doubt))
+        certain = "colours" in self._against or not self._may_be_ids or not self._differing
+        if certain:
+            return "colours" if "ids" in self._against else "ids"
+        path, count = self._differing
         raise UserError(
-            f"{path}: {differing} pixels mean one class by their colours and another one by their "
-            f"values; state which of them counts: {setting}=ids or {setting}=colours"
+            f"{path}: {count} pixels mean one class by their colours and another one by their "
+            f"values; state which of them counts: {self._setting}=ids or {self._setting}=colours"
         )
-    return Reader("ids", palette)
 
+    def _doubted(self, doubt: str) -> str:
+        return f"{doubt}; or set {self._setting}=ids, if its values are ids after all"
 
-def _count_differing(ids: Mask | str, colours: Mask | str) -> int:
-    """Returns in how many pixels two masks differ, 0 where there are not two."""
-    if isinstance(ids, str) or isinstance(colours, str):
-        return 0
-    return int((ids.ids != colours.ids).sum())
+    def _refuse(self, rule: str, path: Path, reason: str) -> None:
+        self._against.setdefault(rule, (path, reason))
+        if len(self._against) == 2:
+            raise UserError(self._say_neither())
 
-
-def _read_both(path: Path, palette: Palette, setting: str) -> tuple[str, Mask | str, Mask | str]:
-    """Returns the file's kind, its mask by ids, and that by colours, or why there is none."""
-    file = open_mask(path)
-    ids, colours = _by_ids(file, palette), _by_colours(file, palette)
-    if isinstance(ids, Mask) and (doubt := mask_doubts.find_doubt(file, ids.ids, palette)):
-        ids = f"{doubt}; or set {setting}=ids, if its values are ids after all"
-    if isinstance(colours, Mask) and mask_doubts.is_smoothed(colours.ids, palette.colours):
-        colours = f"its edges look smoothed; {_SAVE}"
-    return file.kind, ids, colours
+    def _say_neither(self) -> str:
+        """Returns the one line that says why the files are neither ids nor colours."""
+        (ids, no_ids), (colours, no_colours) = self._against["ids"], self._against["colours"]
+        if self._kinds[0] == "grey":
+            return f"{ids}: {no_ids}"
+        if self._kinds[0] == "colour":
+            return f"{colours}: {no_colours}"
+        return f"{colours}: {no_colours}; nor are the values ids for certain: {ids.name}: {no_ids}"
 
 
 def read_values(path: str | Path) -> np.ndarray:
@@ -164,46 +199,6 @@ def describe_unknown(counts: Mapping[str, int]) -> str:
     )
 
 
-def open_mask(path: str | Path) -> MaskFile:
-    """Returns the decoded mask file.
-
-    Raises:
-        UserError: it cannot be read, has an EXIF orientation, or pixels of a kind that masks have
-            not.
-    """
-    image = images.open_picture(path)
-    turned = images.orientation(path, image)
-    if turned != 1:
-        raise UserError(
-            f"{path}: a mask with the EXIF orientation {turned}, which viewers turn and other "
-            "programs do not; save it upright, without EXIF"
-        )
-    if image.mode == "L" and image.format == "PNG" and _png_bits(path) < 8:
-        raise UserError(
-            f"{path}: a grey PNG of {_png_bits(path)} bits, whose values programs read in two "
-            "ways; save it with 8 bits"
-        )
-    lossless = image.format in _LOSSLESS or (
-        image.format == "TIFF" and image.info.get("compression") != "jpeg"
-    )
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int32)
-        clear = values == image.info.get("transparency", -1)
-        return MaskFile("grey", values, np.full(values.shape, -1, np.int32), ~clear, lossless)
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-        raise UserError(f"{path}: mask of mode {image.mode}; expected a grey, palette or RGB PNG")
-    shown = np.array(image.convert("RGBA"))
-    opaque = shown[..., 3] == 255
-    colours = (shown.view(">u4")[..., 0] >> 8).astype(np.int32)
-    values, kind = None, "colour"
-    if image.mode == "P":
-        values, kind = np.asarray(image).astype(np.int32), "palette"
-    elif image.mode in ("1", "L", "LA") or _is_grey(shown[opaque]):
-        values = shown[..., 0].astype(np.int32) // (255 if image.mode == "1" else 1)
-        kind = "grey"
-    return MaskFile(kind, values, colours, opaque, lossless, image.mode == "1")
-
-
 def _by_ids(file: MaskFile, palette: Palette, *, stated: bool = False) -> Mask | str:
     """Returns the mask of which the values are ids, or why there is none."""
     if reason := _no_values(file):
@@ -232,14 +227,15 @@ def _by_colours(file: MaskFile, palette: Palette) -> Mask | str:
     for k, wanted in enumerate(pack(palette.colours)):
         ids[file.opaque & (file.colours == wanted)] = k
     unknown = ids == IGNORE
-    if file.kind == "palette":  # index 255 is ignored in whatever colour
-        unknown &= ~(file.opaque & (file.values == IGNORE))
+    if file.kind == "palette":  # index 255 is ignored, unless its colour says something else
+        unknown ^= file.opaque & (file.values == IGNORE)
+        ids[unknown] = IGNORE
     count = int(unknown.sum())
-    if count <= (0 if file.kind == "grey" else UNKNOWN * unknown.size):
+    colours, counts = np.unique(file.colours[unknown & file.opaque], return_counts=True)
+    if count <= UNKNOWN * unknown.size and not (file.kind == "grey" and colours.size):
         return Mask(ids, count)
     if reason := _too_clear(file.opaque):
         return reason
-    colours, counts = np.unique(file.colours[unknown & file.opaque], return_counts=True)
     known = zip(pack(palette.colours), palette.names, strict=True)
     return (
         f"{count} pixels in no class's colour, {counts.max()} of them of "
@@ -266,27 +262,6 @@ def _too_clear(opaque: np.ndarray) -> str:
         f"{count} pixels are transparent, which stands for no class; give them the background's "
         "colour or id, or the id 255 to have them ignored, and save without transparency"
     )
-
-
-def _neither(against: Mapping[str, tuple[Path, str]], kinds: list[str]) -> str:
-    """Returns the one line that says why the files are neither ids nor colours."""
-    (ids, no_ids), (colours, no_colours) = against["ids"], against["colours"]
-    if kinds[0] == "grey":
-        return f"{ids}: {no_ids}"
-    if kinds[0] == "colour":
-        return f"{colours}: {no_colours}"
-    return f"{colours}: {no_colours}; nor are the values ids for certain: {ids.name}: {no_ids}"
-
-
-def _is_grey(pixels: np.ndarray) -> bool:
-    """Returns whether R, G and B of `pixels` [N, 4] are the same."""
-    return bool(((pixels[:, 0] == pixels[:, 1]) & (pixels[:, 0] == pixels[:, 2])).all())
-
-
-def _png_bits(path: str | Path) -> int:
-    """Returns the bits per sample that the header of a PNG file states."""
-    with Path(path).open("rb") as file:
-        return file.read(25)[24]
 
 
 def _name(colour: int) -> str:

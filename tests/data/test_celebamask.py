@@ -87,7 +87,7 @@ def test_absent_parts_are_no_error(folder):
 
 
 def test_without_a_map_ids_are_ours(tmp_path):
-    mask = np.array([[0, 1, 255], [3, 2, 0]], np.uint8)
+    mask = np.array([[0, 2, 255], [3, 1, 3]], np.uint8)
     images.write_png(tmp_path / "a.png", mask)
     got = celebamask.read_truth(tmp_path / "a.png", "fused", {}, (), PALETTE)
     np.testing.assert_array_equal(got, mask)
