@@ -10,7 +10,8 @@ from repgan_jax.data.mask_pixels import MaskFile, pack
 from repgan_jax.palette import IGNORE, Palette
 
 _NEAR = 16  # difference in each of R, G, B up to which a colour may be a class's that was changed
-_STEP = 6  # pixels to which resizing by 4 smooths an edge
+_STEP = 6  # pixels to which resizing by 4 smooths an edge; of small masks 2, for parts are small
+_SMALL = 128  # pixels of a side
 _LUMINANCE = (299, 587, 114)  # of 1000: what R, G and B contribute to a grey value
 
 
@@ -156,12 +157,13 @@ def is_smoothed(ids: np.ndarray, points: np.ndarray) -> bool:
     places = np.full(IGNORE + 1, count)
     places[present[present != IGNORE]] = np.arange(count)
     apart, steps, sharp = table.any(1), 0, 0
+    longest = _STEP if min(ids.shape) >= _SMALL else 2
     for rows in (places[ids], places[ids].T):
         line = np.pad(rows, ((0, 0), (0, 1)), constant_values=count + 1).ravel()
         starts = np.flatnonzero(np.diff(line, prepend=-1))
         runs, lengths = line[starts], np.diff(starts)
         step = np.zeros(runs.shape, bool)
-        step[1:-1] = table[runs[:-2], runs[1:-1], runs[2:]] & (lengths[1:] <= _STEP)
+        step[1:-1] = table[runs[:-2], runs[1:-1], runs[2:]] & (lengths[1:] <= longest)
         edge = apart[runs[:-1], runs[1:]]
         steps += int(step.sum())
         sharp += int((edge & ~step[:-1] & ~step[1:]).sum())

@@ -66,7 +66,7 @@ def _draw_palette(kind: str, count: int, rng: np.random.Generator) -> Palette:
 
 
 def _draw_scene(kind: str, seed: int, *, binary: bool, ignored: bool, grid: int = 1) -> Scene:
-    """Returns some rectangles; their corners are multiples of `grid`."""
+    """Returns some rectangles; their corners are multiples of `grid`, and in a large mask."""
     rng = np.random.default_rng(seed)
     palette = _draw_palette(kind, 2 if binary else int(rng.integers(2, 9)), rng)
     height, width = 6 * rng.integers(3, 9, 2)
@@ -78,6 +78,8 @@ def _draw_scene(kind: str, seed: int, *, binary: bool, ignored: bool, grid: int 
         rows, columns = -(-rows // grid) * grid, -(-columns // grid) * grid
         part = 1 if binary else rng.integers(0, palette.num_classes)
         mask[top : top + rows, left : left + columns] = part
+    if grid > 1:
+        mask = mask.repeat(8, 0).repeat(8, 1)
     is_white = (palette.colours == 255).all(-1).any()
     if ignored and not is_white:  # which could not be told from it
         mask[: rng.integers(0, 3)] = IGNORE
