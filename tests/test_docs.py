@@ -119,7 +119,7 @@ def check(config_file, monkeypatch) -> Callable[[Sequence[str]], None]:
     }
 
     def run(words: Sequence[str]) -> None:
-        programs[words[0]](*words[1:])
+        programs[words[0].rsplit("/", 1)[-1]](*words[1:])
 
     return run
 
