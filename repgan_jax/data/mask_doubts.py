@@ -87,6 +87,12 @@ def _doubt_palette(file: MaskFile, palette: Palette) -> str:
     return ""
 
 
+def have_similar_colours(palette: Palette) -> bool:
+    """Returns whether a small change makes the colour of a class that of another one."""
+    distance = np.abs(palette.colours[:, None].astype(int) - palette.colours).max(-1)
+    return bool((distance <= 4 * _NEAR).sum() > palette.num_classes)
+
+
 def has_spare_colours(file: MaskFile) -> bool:
     """Returns whether the palette of `file` has other colours than those used, or is VOC's.
 

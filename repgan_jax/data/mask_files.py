@@ -223,6 +223,8 @@ def _by_ids(file: MaskFile, palette: Palette, *, stated: bool = False) -> Mask |
 
 def _by_colours(file: MaskFile, palette: Palette) -> Mask | str:
     """Returns the mask of which the colours are the classes', or why there is none."""
+    if not file.lossless and mask_doubts.have_similar_colours(palette):
+        return f"a format that changes colours, such as JPEG, for classes of similar ones; {_SAVE}"
     ids = np.full(file.opaque.shape, IGNORE, np.int32)
     for k, wanted in enumerate(pack(palette.colours)):
         ids[file.opaque & (file.colours == wanted)] = k
