@@ -201,7 +201,9 @@ def _recolour(image: Image.Image, scene: Scene, *, average: bool) -> Image.Image
     if image.mode not in ("P", "RGB", "RGBA") or (pixels[..., :1] == pixels).all():
         return image  # of grey values, some would be other ids
     chosen = scene.rng.random(pixels.shape[:2]) < scene.rng.choice([0.002, 0.02, 0.3])
-    pixels[chosen] = pixels[chosen] // 2 if average else scene.rng.integers(0, 256, 3)
+    changed = pixels // 2 if average else np.full_like(pixels, scene.rng.integers(0, 256, 3))
+    known = (changed[..., None, :] == scene.palette.colours).all(-1).any(-1)
+    pixels[chosen & ~known] = changed[chosen & ~known]
     recoloured = Image.fromarray(pixels)
     return recoloured.quantize(256) if scene.rng.random() < 0.7 else recoloured
 
