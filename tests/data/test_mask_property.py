@@ -262,7 +262,8 @@ def test_a_damaged_mask_is_right_or_refused(seed, kind, encoding, damage, second
     smoothed = damage in ("resampled", "jpeg", "rejpeg")
     right = (_nearby(scene.mask, 2 if smoothed else 0) == found).any(0)
     wrong = ~right & (found != IGNORE)
-    assert not wrong.any(), (found, scene.mask, scene.palette.colours.tolist())
+    allowed = 1e-3 if damage == "resampled" else 0  # of the pixels, on short edges
+    assert wrong.mean() <= allowed, (found, scene.mask, scene.palette.colours.tolist())
 
 
 def test_undamaged_masks_are_seldom_refused():
