@@ -29,8 +29,9 @@ from repgan_jax.configs import face
 from repgan_jax.data import masks
 from repgan_jax.models import heads
 from repgan_jax.ops import taps as taps_lib
-from repgan_jax.stages import common, fewshot
-from repgan_jax.training import heads as segment
+from repgan_jax.stages import common
+from repgan_jax.training import activations
+from repgan_jax.training.heads import fit_heads, learning_rate
 
 RATE, WEIGHT_DECAY = 1e-3, 1e-3
 
@@ -43,7 +44,7 @@ def read_shots(size: int) -> tuple[dict[str, jax.Array], np.ndarray, int]:
     shots = masks.read_shots(config.fewshot.shots, palette, ())
     generator = common.load_generator(config)
     names = taps_lib.select(generator.tap_names)
-    taps = fewshot.read_activations(generator, shots, names, config, made=True)
+    taps = activations.read_activations(generator, shots, names, size, image_tolerance=8.0)
     labels = [masks.resize_mask(mask, size, palette.num_classes) for mask in shots.masks]
     return taps, np.stack(labels), palette.num_classes
 
@@ -52,18 +53,18 @@ def train(taps: taps_lib.Taps, labels: np.ndarray, num_classes: int, rounds: int
     """Returns, and prints, the curve of our head."""
     count, steps = len(labels), len(labels) * rounds
     clocks = [(time.process_time(), time.perf_counter())]
-    _, losses = segment.fit_heads(
+    _, losses = fit_heads(
         jax.random.key(0),
         heads.build("cnn_l", num_classes, labels.shape[1]),
         taps,
         jnp.asarray(labels),
-        members=1,
+        ensemble=1,
         steps=steps,
-        schedule=segment.learning_rate("constant", RATE, steps),
+        schedule=learning_rate("constant", RATE, steps),
         weight_decay=WEIGHT_DECAY,
         flip=False,
         chunk=count,
-        progress=lambda *_: clocks.append((time.process_time(), time.perf_counter())),
+        on_chunk=lambda *_: clocks.append((time.process_time(), time.perf_counter())),
     )
     curve = []
     for loss, now in zip(losses.reshape(rounds, count).mean(1), clocks[1:], strict=True):

@@ -16,14 +16,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from repgan_jax import load_generator, load_segmenter, metrics, synthesize
+from repgan_jax import load_generator, load_labeller, load_segmenter, metrics
 from repgan_jax.configs import face
 from repgan_jax.data import celebamask, masks
 from repgan_jax.inversion import cache as inversions
 from repgan_jax.inversion import perceptual
 from repgan_jax.io import images
 from repgan_jax.segmenter import most_likely
-from repgan_jax.stages import evaluate, fewshot
+from repgan_jax.stages import evaluate
 from repgan_jax.stages.inversion import Inverter
 
 BINS = 4
@@ -56,7 +56,8 @@ def main() -> None:
     options.split, options.limit = "validation", arguments.photos
     pairs = celebamask.find_pairs(options.images, options.masks, options.layout)
     pairs = evaluate.select(pairs, options)
-    head, taps, heads, palette = fewshot.load_heads(arguments.workdir)
+    labeller = load_labeller(arguments.workdir)
+    palette = labeller.palette
     segmenter, generator = load_segmenter(arguments.workdir), load_generator(config.generator)
     inverter = Inverter(config, arguments.workdir)
     nets = {
@@ -64,7 +65,7 @@ def main() -> None:
         for net in ("alex", "vgg")
     }
     distance = jax.jit(lambda net, a, b: net.distance(a, net.features(b))[0])
-    label = jax.jit(synthesize.make_labeller(head, taps))
+    label = jax.jit(lambda labeller, generator, w: labeller.label(generator, w)[0])
     size = options.size
     border = round((1 - arguments.crop) * size / 2)
     inside = slice(border, size - border)
@@ -75,7 +76,9 @@ def main() -> None:
         photos[pair[0]] = images.resize_area(photo[inside, inside], inverter.size)
         truths[pair[0]] = masks.resize_mask(truth[inside, inside], size, palette.num_classes)
     for name, found in inverter.find(photos):
-        probabilities = np.asarray(label(generator, heads, found.w[None], found.noise)[0])
+        probabilities = np.asarray(
+            label(labeller, generator.with_noise(found.noise), found.w[None])
+        )
         guess = most_likely(probabilities, (size, size))
         direct = segmenter.predict(images.resize_area(photos[name], size)[None])[0]
         row = inversions.score(name, found, inverter.verdict(found))

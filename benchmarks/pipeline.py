@@ -12,7 +12,7 @@ COUNTS = (10, 100, 1000)
 PHOTO = "examples/face/images/seed000.png"
 PREPARE = (
     "--config.stages=fewshot,generate,autoshot,sample,segment",
-    "--config.generate.num_pictures=20",
+    "--config.generate.num_images=20",
     "--config.autoshot.steps=60",
     "--config.autoshot.eval_every=60",
 )
@@ -36,7 +36,7 @@ def lines(folder: Path) -> Iterator[str]:
         workdir = folder / str(count)
         shutil.copytree(first / "fewshot", workdir / "fewshot")
         found = _run(
-            folder, workdir, "--config.stages=generate", f"--config.generate.num_pictures={count}"
+            folder, workdir, "--config.stages=generate", f"--config.generate.num_images={count}"
         )
         measure.show(work=f"generate {count}", **found)
         yield _row(f"{count} labelled images", found)
@@ -49,7 +49,7 @@ def _run(folder: Path, workdir: Path, *options: str) -> measure.Figures:
         f"--config.workdir={workdir}",
         f"--config.compilation_cache={folder / 'xla'}",
         f"--config.segment.input={PHOTO}",
-        "--config.sample.num_pictures=1",
+        "--config.sample.num_images=1",
     ]
     return measure.run([*command, *options])[1]
 

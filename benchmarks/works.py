@@ -17,14 +17,17 @@ import optax
 from benchmarks.measure import RUNS, Figures, Laps, alternate, measure, show
 from repgan_jax import load_generator, synthesize
 from repgan_jax.generator import Generator
+from repgan_jax.labeller import Labeller
 from repgan_jax.models import heads
 from repgan_jax.models.unet import UNet
 from repgan_jax.ops import resampling
 from repgan_jax.ops import taps as taps_lib
-from repgan_jax.training import heads as segment
+from repgan_jax.palette import Palette, default_colours
+from repgan_jax.training.heads import fit_heads, learning_rate
 
 CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64, 1024: 32}
 CLASSES, SHOTS, STEPS = 10, 10, 5
+PALETTE = Palette(tuple(map(str, range(CLASSES))), default_colours(CLASSES))
 UNETS = {"paper": ((64, 128, 256, 512, 512), 1), "default": ((32, 64, 96, 128), 2)}
 Work = Callable[[int, int], Figures]  # of a size and a batch
 
@@ -73,18 +76,18 @@ def fewshot(head_name: str) -> Work:
         taps = {name: jnp.ones((SHOTS, *shape[1:])) for name, shape in shapes.items()}
         masks = jnp.asarray(np.random.default_rng(0).integers(0, CLASSES, (SHOTS, size, size)))
         laps, steps = Laps(), (RUNS + 1) * STEPS
-        segment.fit_heads(
+        fit_heads(
             jax.random.key(0),
             heads.build(head_name, CLASSES, size),
             taps,
             masks,
-            members=batch,
+            ensemble=batch,
             steps=steps,
-            schedule=segment.learning_rate("cosine", 1e-3, steps),
+            schedule=learning_rate("cosine", 1e-3, steps),
             weight_decay=1e-3,
             flip=True,
             chunk=STEPS,
-            progress=laps.mark,
+            on_chunk=laps.mark,
         )
         return laps.figures(STEPS)
 
@@ -160,8 +163,7 @@ def _label(generator: Generator, head_name: str, size: int, batch: int) -> Figur
     @jax.jit
     def label(generator, variables, w):
         picture, taps = generator.synthesis(w)
-        taps = taps_lib.choose(taps, tuple(shapes), size)
-        probabilities, _ = segment.head_probabilities(head, variables, taps)
+        probabilities = Labeller(variables, head, tuple(shapes), PALETTE)(taps)
         picture = resampling.area_reduce(picture, generator.resolution // size)
         return synthesize.to_uint8(picture), probabilities.argmax(-1).astype(jnp.uint8)
 

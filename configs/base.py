@@ -47,18 +47,18 @@ def get_config() -> ConfigDict:
     # Horizontal flips in fitting, training and prediction: False = never; "always"; True = unless
     # three shots show a class without a partner on one side only.
     fewshot.flip = config_dict.FieldReference(True, field_type=object)
-    fewshot.picture_tolerance = 8.0  # largest mean difference of shot and latent's image, 0..255
+    fewshot.image_tolerance = 8.0  # largest mean difference of shot and latent's image, 0..255
     fewshot.photo_tolerance = 48.0  # pixels off by more (mean of RGB) are excluded from the loss
     # Agreement of a photo's labels with the other photos' (mean IoU, 0 to 1) from which it is used
     # whatever its LPIPS; below half of this it is left out whatever its LPIPS.
     fewshot.min_agreement = 0.4
 
     generate = config.generate = ConfigDict()
-    generate.num_pictures = 1000
+    generate.num_images = 1000
     generate.truncation = 1.0  # psi: 1 = all of the generator's variety, 0 = the mean image
     generate.noise = "stored"  # "stored", "none" or "fresh" (a new noise map per sample)
     generate.label = -1  # class of a class-conditional generator; -1 = random per image
-    generate.picture_size = 128  # side length in pixels of the stored images
+    generate.image_size = 128  # side length in pixels of the stored images
     generate.shard_size = 50  # images per shard; a kill costs one at most; thousands for millions
     generate.batch_size = 4  # images per device and call; does not change the records
     generate.soft_labels = True  # also store class probabilities
@@ -144,7 +144,7 @@ def get_config() -> ConfigDict:
     invert.paper = _projection(space="w", pixel=0.0, pull=0.0)  # StyleGAN2's projector
 
     sample = config.sample = ConfigDict()
-    sample.num_pictures = 16
+    sample.num_images = 16
 
     export = config.export = ConfigDict()
     export.format = "coco"  # coco, voc, celebamask or parquet

@@ -18,5 +18,5 @@ def get_config() -> ConfigDict:
     config.classes = "examples/car/classes.txt"  # yours: see docs/your_own_domain.md
     config.fewshot.shots = "examples/car"
     config.label_size = 256
-    config.generate.picture_size = 256
+    config.generate.image_size = 256
     return config

@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
     config.label_size = 32
     config.fewshot.names = ("seed000", "seed001")
     config.fewshot.steps = 20
-    config.generate.num_pictures = 12
-    config.generate.picture_size = 32
+    config.generate.num_images = 12
+    config.generate.image_size = 32
     config.generate.shard_size = 4
     config.autoshot.widths = (8, 16)
     config.autoshot.steps = 12

@@ -4,20 +4,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repgan_jax.data.dataset import open_dataset
+    from repgan_jax.data.masks import load_shots
     from repgan_jax.errors import UserError
+    from repgan_jax.generation import generate_dataset
     from repgan_jax.generator import Generator, load_generator
+    from repgan_jax.labeller import Labeller, load_labeller
     from repgan_jax.segmenter import Segmenter, load_segmenter
+    from repgan_jax.training.labeller import fit_labeller
+    from repgan_jax.training.segmenter import train_segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Generator", "Segmenter", "UserError", "load_generator", "load_segmenter"]
+__all__ = [
+    "Generator",
+    "Labeller",
+    "Segmenter",
+    "UserError",
+    "fit_labeller",
+    "generate_dataset",
+    "load_generator",
+    "load_labeller",
+    "load_segmenter",
+    "load_shots",
+    "open_dataset",
+    "train_segmenter",
+]
 
 # The module of each public name. It is imported on first use: JAX and Orbax take a second.
 _MODULES = {
     "Generator": "generator",
+    "Labeller": "labeller",
     "Segmenter": "segmenter",
     "UserError": "errors",
+    "fit_labeller": "training.labeller",
+    "generate_dataset": "generation",
     "load_generator": "generator",
+    "load_labeller": "labeller",
     "load_segmenter": "segmenter",
+    "load_shots": "data.masks",
+    "open_dataset": "data.dataset",
+    "train_segmenter": "training.segmenter",
 }
 
 

@@ -17,6 +17,41 @@ from repgan_jax.errors import UserError
 _ARGUMENT = re.compile(r"--?(?:no)?config\.([^=\[]+)")
 
 
+# Fields that had other names in version 0.1.0: these are still accepted, with a note.
+RENAMED = {
+    "fewshot.picture_tolerance": "fewshot.image_tolerance",
+    "generate.num_pictures": "generate.num_images",
+    "generate.picture_size": "generate.image_size",
+    "sample.num_pictures": "sample.num_images",
+}
+
+
+def rename_arguments(argv: Sequence[str]) -> list[str]:
+    """Returns `argv` with today's names of renamed fields; prints a note for each."""
+    renamed = []
+    for argument in argv:
+        found = _ARGUMENT.match(argument)
+        if found and found[1] in RENAMED:
+            _note(found[1])
+            argument = argument.replace(f"config.{found[1]}", f"config.{RENAMED[found[1]]}", 1)
+        renamed.append(argument)
+    return renamed
+
+
+def rename_fields(config: ConfigDict) -> None:
+    """Moves values of renamed fields, as a config file may set them; prints a note for each."""
+    for old, new in RENAMED.items():
+        group, name = old.split(".")
+        if name in config.get(group, {}):
+            _note(old)
+            config[group][new.split(".")[1]] = config[group][name]
+            del config[group][name]
+
+
+def _note(old: str) -> None:
+    print(f"note: config.{old} is called config.{RENAMED[old]} now; change the name", flush=True)
+
+
 def load_config(path: str) -> ConfigDict:
     """Returns what `get_config` in the file `path` returns; "FILE:VARIANT" is its argument.
 
@@ -40,6 +75,7 @@ def load_config(path: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         found = type(config).__name__
         raise UserError(f"{file}: get_config returned {found}, expected a ConfigDict")
+    rename_fields(config)
     return config
 
 

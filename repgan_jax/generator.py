@@ -1,8 +1,10 @@
 """A trained generator: architecture and weights as one object."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -10,25 +12,28 @@ import jax
 import jax.numpy as jnp
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint
+from repgan_jax.io import checkpoint, objects
 from repgan_jax.models import mobilestylegan, stylegan2
 
 _MODELS = {"stylegan2": stylegan2, "mobilestylegan": mobilestylegan}
+_KIND = "Generator"
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Generator:
-    """Two pure functions of its variables, z to w and w to a picture with its activations.
+    """Two pure functions of its variables: z to w, and w to an image with its activations.
 
-    A pytree: pass it through `jax.jit` like an array.
+    A pytree whose leaves are the weights: pass it through `jax.jit`, `jax.vmap` or `jax.grad` like
+    an array. Its methods are compiled.
 
     Attributes:
         variables: {"mapping": ..., "synthesis": ..., "mean_latent": [D]}.
         mapping_module: architecture of z to w.
-        synthesis_module: architecture of w to (picture, taps).
+        synthesis_module: architecture of w to (image, taps).
         z_dim: Dz, width of z.
         w_dim: D, width of w.
+        architecture: what a converter stated, as JSON text, from which `build` makes the modules.
     """
 
     variables: Mapping[str, Any]
@@ -36,6 +41,7 @@ class Generator:
     synthesis_module: nn.Module = dataclasses.field(metadata={"static": True})
     z_dim: int = dataclasses.field(metadata={"static": True})
     w_dim: int = dataclasses.field(metadata={"static": True})
+    architecture: str = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def build(
@@ -47,18 +53,29 @@ class Generator:
             raise UserError(
                 f"generator {architecture['name']!r} is unknown; expected one of {sorted(_MODELS)}"
             )
+        text = json.dumps({k: v for k, v in architecture.items() if k != "format"}, sort_keys=True)
         try:
             mapping, synthesis = model.build(architecture, dtype)
-            return cls(variables, mapping, synthesis, architecture["z_dim"], architecture["w_dim"])
+            sizes = architecture["z_dim"], architecture["w_dim"]
+            return cls(variables, mapping, synthesis, *sizes, text)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(
                 f"generator of an architecture that cannot be built ({type(error).__name__}: "
                 f"{error}); architecture.json was edited or is incomplete: convert again"
             ) from error
 
+    def __repr__(self) -> str:
+        count = sum(x.size for x in jax.tree.leaves(self.variables))
+        name = json.loads(self.architecture)["name"]
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        return (
+            f"Generator({name}, {self.resolution} px, {count:,} parameters, z {self.z_dim}, "
+            f"w {self.w_dim}, {self.num_layers} layers{classes})"
+        )
+
     @property
     def resolution(self) -> int:
-        """R, pixels a side of the picture."""
+        """R, side length of the image in pixels."""
         return self.synthesis_module.resolution
 
     @property
@@ -73,7 +90,7 @@ class Generator:
 
     @property
     def num_classes(self) -> int:
-        """K, the number of classes that a picture can be asked of; 0 for most generators."""
+        """K, the number of classes of a class-conditional generator; 0 for most generators."""
         return self.mapping_module.num_classes
 
     def mapping(
@@ -83,7 +100,7 @@ class Generator:
 
         Args:
             z: [N, Dz].
-            label: class ids [N], or [N, K] one-hot, for a generator with classes.
+            label: class ids [N], or [N, K] one-hot, for a class-conditional generator.
             truncation: psi; 1 keeps w, 0 gives the mean latent (StyleGAN, appendix B).
 
         Raises:
@@ -91,25 +108,25 @@ class Generator:
         """
         if (label is None) == bool(self.num_classes):
             given = "none" if label is None else "one"
-            raise ValueError(f"a generator of {self.num_classes} classes was given {given}")
-        if label is not None and label.ndim == 1:
-            label = jax.nn.one_hot(label, self.num_classes)
-        w = self.mapping_module.apply(self.variables["mapping"], z, label)
-        return stylegan2.truncate(w, self.variables["mean_latent"], truncation)
+            raise ValueError(
+                f"label: {given} given, but the generator has {self.num_classes} classes"
+            )
+        return _mapping(self, z, label, truncation)
 
     def synthesis(
         self, w: jax.Array, *, noise: str | jax.Array = "stored"
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the picture [N, R, R, 3], about -1 to 1, and the activations by name.
+        """Returns the image [N, R, R, 3], about -1 to 1, and the activations by name.
 
-        Under `jax.jit`, what is not used (the picture, fine taps) is not computed.
+        Inside `jax.jit`, what is not used (the image, the finest taps) is not computed.
 
         Args:
-            w: [N, D], or [N, L, D] with a latent a layer.
+            w: [N, D], or [N, L, D] with one latent per layer.
             noise: "stored", "none", or a key for fresh noise; keys [N] tie it to the sample.
         """
-        w = stylegan2.broadcast(w, self.num_layers)
-        return self.synthesis_module.apply(self.variables["synthesis"], w, noise)
+        if isinstance(noise, str):
+            return _synthesis(self, w, noise)
+        return _synthesis_with_keys(self, w, noise)
 
     def with_noise(self, maps: Mapping[str, jax.Array]) -> "Generator":
         """Returns this generator with `maps` {layer: [r, r]} in place of its own noise maps."""
@@ -118,18 +135,50 @@ class Generator:
         variables = {**self.variables, "synthesis": {**synthesis, "noise": noise}}
         return dataclasses.replace(self, variables=variables)
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `config.json` and `model.safetensors` to `folder`, for `load_generator`.
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        config = {"architecture": json.loads(self.architecture)}
+        objects.write(folder, _KIND, config, self.variables)
+
+
+@partial(jax.jit, inline=True)  # inline: the same program as without, where a caller compiles
+def _mapping(
+    generator: Generator, z: jax.Array, label: jax.Array | None, truncation: float
+) -> jax.Array:
+    if label is not None and label.ndim == 1:
+        label = jax.nn.one_hot(label, generator.num_classes)
+    w = generator.mapping_module.apply(generator.variables["mapping"], z, label)
+    return stylegan2.truncate(w, generator.variables["mean_latent"], truncation)
+
+
+def _apply(generator: Generator, w: jax.Array, noise: str | jax.Array) -> Any:
+    w = stylegan2.broadcast(w, generator.num_layers)
+    return generator.synthesis_module.apply(generator.variables["synthesis"], w, noise)
+
+
+_synthesis = jax.jit(_apply, static_argnums=2, inline=True)
+_synthesis_with_keys = jax.jit(_apply, inline=True)
+
 
 def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) -> Generator:
-    """Returns the generator in the folder `path`, which a converter wrote.
+    """Returns the generator in the folder `path`, which a converter or `Generator.save` wrote.
 
     Args:
-        path: folder with architecture.json and variables/.
+        path: folder with architecture.json and variables/, or config.json and model.safetensors.
         dtype: of the arithmetic: jnp.float32, or jnp.bfloat16 on accelerators.
 
     Raises:
         UserError: where the folder is missing, damaged, or does not fit its architecture.
     """
-    architecture, variables = checkpoint.read_generator(path)
+    if objects.is_object(path):
+        config, variables = objects.read(path, _KIND)
+        architecture = config["architecture"]
+    else:
+        architecture, variables = checkpoint.read_generator(path)
     generator = Generator.build(architecture, jax.device_put(variables), dtype)
     expected = jax.eval_shape(
         lambda: {
@@ -144,22 +193,29 @@ def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) ->
             "mean_latent": jnp.zeros(generator.w_dim),
         }
     )
-    _check_shapes(path, expected, variables)
+    objects.check_shapes(path, expected, variables)
     return generator
 
 
-def _check_shapes(path: str | os.PathLike[str], expected: Any, found: Any) -> None:
-    """Raises UserError with the first tensor that is missing, unexpected or of another shape."""
-    expected, found = (
-        {
-            jax.tree_util.keystr(key): jnp.shape(leaf)
-            for key, leaf in jax.tree.leaves_with_path(tree)
-        }
-        for tree in (expected, dict(found))
-    )
-    for name in sorted(expected | found):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"{path}: tensor {name} has shape {found.get(name, 'none (missing)')}, expected "
-                f"{expected.get(name, 'none (unknown)')}; convert the checkpoint again"
-            )
+def read_architecture(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the architecture alone of the generator in the folder `path`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if objects.is_object(path):
+        return objects.read_config(path, _KIND)["architecture"]
+    return checkpoint.read_architecture(path)
+
+
+def generator_digest(path: str | os.PathLike[str]) -> str:
+    """Returns a hexadecimal digest of architecture and tensors of the generator in `path`.
+
+    Converting a checkpoint again, or saving the generator elsewhere, does not change it.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if objects.is_object(path):
+        return checkpoint.architecture_digest(read_architecture(path), objects.digest(path, _KIND))
+    return checkpoint.generator_digest(path)

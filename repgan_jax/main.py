@@ -25,7 +25,7 @@ MAIN_FIELDS = {
     "classes": "file with the names of the classes, one per line",
     "fewshot.shots": "folder of the labelled images",
     "fewshot.names": "which of them to use; empty = all",
-    "generate.num_pictures": "number of images in the generated dataset",
+    "generate.num_images": "number of images in the generated dataset",
     "autoshot.steps": "training steps of the stand-alone network",
     "evaluate.images": "folder of photos with true masks (evaluate.masks)",
     "segment.input": "photo, or folder of photos, to segment",
@@ -65,7 +65,7 @@ def help_text() -> str:
 
 def read_config(argv: Sequence[str]) -> ConfigDict:
     """Returns the config that the arguments `argv` (without the program's name) ask for."""
-    path, rest = _take_config(argv)
+    path, rest = _take_config(config_file.rename_arguments(argv))
     values, argv = flags.FlagValues(), ["main", *rest]
     config = None
     if path:

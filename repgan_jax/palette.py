@@ -32,6 +32,12 @@ class Palette:
     colours: np.ndarray
     stated: sides.Pairs | None = None
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Palette) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
     @property
     def num_classes(self) -> int:
         """K."""
@@ -41,6 +47,16 @@ class Palette:
     def pairs(self) -> sides.Pairs:
         """Pairs of ids that trade names in a mirrored image: stated, or guessed from the names."""
         return sides.guess_pairs(self.names) if self.stated is None else self.stated
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """{id: class name}."""
+        return dict(enumerate(self.names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """{class name: id}."""
+        return {name: k for k, name in enumerate(self.names)}
 
     @property
     def mirrored(self) -> tuple[int, ...]:
@@ -62,6 +78,10 @@ class Palette:
             return self
         lines = [(source, pair.strip()) for pair in pairs.split(",")]
         return replace(self, stated=sides.parse_pairs(lines, self.names))
+
+    def _key(self) -> tuple:
+        """Returns what decides equality, so that compiled programs are shared."""
+        return self.names, self.colours.tobytes(), self.pairs
 
     def to_json(self) -> dict[str, list]:
         """Returns what `from_json` takes, made of lists; guessed pairs are stated from here on."""

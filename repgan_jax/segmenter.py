@@ -1,8 +1,9 @@
-"""The stand-alone network of a finished run, as an object that segments photos."""
+"""The stand-alone segmentation network: architecture and weights as one object."""
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,110 @@ import numpy as np
 from PIL import Image
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, images, pixel_formats, remote, results
+from repgan_jax.io import checkpoint, objects, pixel_formats, remote, results
+from repgan_jax.io import images as images_io
 from repgan_jax.models.unet import UNet
 from repgan_jax.palette import Palette
 
-_ARCHITECTURE = "segmenter.json"  # written once the training is over
+RESULT = "segmenter"  # folder in that of stage `autoshot`, written once the training is over
+_FORMER = "segmenter.json"  # of version 0.1.0
+_KIND = "Segmenter"
 
 
-@dataclasses.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
 class Segmenter:
     """Photos to part masks, without the generator.
 
+    A pytree whose leaves are the weights: pass it through `jax.jit`, `jax.vmap` or `jax.grad` like
+    an array. Its methods are compiled.
+
     Attributes:
+        variables: weights and batch statistics of the network.
         network: architecture.
-        variables: its weights.
-        palette: names and colours of the classes.
-        size: pixels of a photo's shorter side in the network, as in training.
-        flip: whether to average with the mirrored photo, as the network was trained with such.
+        palette: names and colours of the K classes.
+        size: length in pixels of a photo's shorter side in the network, as in training.
+        flip: whether predictions are averaged with those of the mirrored photo; the network was
+            trained with mirrored images, then.
     """
 
-    network: UNet
     variables: Any
-    palette: Palette
-    size: int
-    flip: bool = True
+    network: UNet = dataclasses.field(metadata={"static": True})
+    palette: Palette = dataclasses.field(metadata={"static": True})
+    size: int = dataclasses.field(metadata={"static": True})
+    flip: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    def __repr__(self) -> str:
+        count = sum(x.size for x in jax.tree.leaves(self.variables))
+        return (
+            f"Segmenter(U-Net {self.network.widths}, {count:,} parameters, {self.size} px, "
+            f"{self.num_classes} classes: {', '.join(self.class_names)})"
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return self.palette.num_classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; the position is the id."""
         return self.palette.names
 
+    @property
+    def id2label(self) -> dict[int, str]:
+        """{id: class name}."""
+        return self.palette.id2label
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """{class name: id}."""
+        return self.palette.label2id
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Returns logits [N, H, W, K] for `images` [N, H, W, 3] in [-1, 1].
+
+        The network sees the images at their own size, their borders repeated up to multiples of its
+        stride. It was trained on images whose shorter side has `size` pixels; `predict` resizes.
+
+        Args:
+            images: floats [N, H, W, 3].
+
+        Raises:
+            UserError: another shape, or integers.
+        """
+        if (
+            images.ndim != 4
+            or images.shape[-1] != 3
+            or not jnp.issubdtype(images.dtype, jnp.floating)
+        ):
+            raise UserError(
+                f"images: {images.dtype} {list(images.shape)}, expected floats [N, H, W, 3] in "
+                "[-1, 1]; predict takes uint8 photos"
+            )
+        return _logits(self, images)
+
+    def predict_probabilities(self, photos: np.ndarray | Image.Image | Sequence[Any]) -> np.ndarray:
+        """Returns float32 [N, H, W, K], or [H, W, K] for one photo, as `predict` compares them.
+
+        Args:
+            photos: see `predict`.
+
+        Raises:
+            UserError: see `predict`.
+        """
+        batch = _as_photos(photos)
+        if batch.ndim == 3:
+            return self.predict_probabilities(batch[None])[0]
+        height, width = batch.shape[1:3]
+        resized = [
+            [_resize(plane, (height, width)) for plane in np.moveaxis(p, -1, 0)]
+            for p in self._probabilities(batch)
+        ]
+        return np.moveaxis(np.array(resized, np.float32), 1, -1)
+
     def predict(self, photos: np.ndarray | Image.Image | Sequence[Any]) -> np.ndarray:
-        """Returns the most likely class of every pixel, int32 [N, H, W], or [H, W] of one photo.
+        """Returns the most likely class of every pixel, int32 [N, H, W], or [H, W] for one photo.
 
         Args:
             photos: uint8 [N, H, W, 3] or [H, W, 3] in RGB, of any size; a PIL image, converted to
@@ -59,22 +132,28 @@ class Segmenter:
         height, width = batch.shape[1:3]
         if not len(batch):
             return np.zeros((0, height, width), np.int32)
-        small = np.stack([images.resize_area(p, self._inner(height, width)) for p in batch])
-        probabilities = np.asarray(
-            _probabilities(self.network, self.flip, self.palette.mirrored, self.variables, small)
-        )
-        return np.stack([most_likely(p, (height, width)) for p in probabilities])
+        return np.stack([most_likely(p, (height, width)) for p in self._probabilities(batch)])
 
-    def write_architecture(self, folder: Path) -> None:
-        """Writes into `folder` what `load_segmenter` needs beside the weights."""
-        architecture = {
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `config.json` and `model.safetensors` to `folder`, for `load_segmenter`.
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        config = {
             "widths": list(self.network.widths),
             "patch": self.network.patch,
             "size": self.size,
             "flip": self.flip,
             "palette": self.palette.to_json(),
         }
-        checkpoint.write_json(folder / _ARCHITECTURE, architecture)
+        objects.write(folder, _KIND, config, self.variables)
+
+    def _probabilities(self, batch: np.ndarray) -> np.ndarray:
+        """Returns [N, h, w, K] of photos uint8 [N, H, W, 3], at the network's size."""
+        size = self._inner(*batch.shape[1:3])
+        small = np.stack([images_io.resize_area(photo, size) for photo in batch])
+        return np.asarray(_probabilities(self, small))
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         """Returns (height, width) in the network: multiples of its stride, `size` the shorter."""
@@ -108,21 +187,30 @@ def _as_photos(photos: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-@jax.jit(static_argnums=(0, 1, 2))
-def _probabilities(
-    network: UNet, flip: bool, mirrored: tuple[int, ...], variables: Any, photos: jax.Array
-) -> jax.Array:
+@partial(jax.jit, inline=True)  # inline: the same program as without, where a caller compiles
+def _logits(segmenter: Segmenter, images: jax.Array) -> jax.Array:
+    """Returns [N, H, W, K] for `images` [N, H, W, 3]."""
+    height, width = images.shape[1:3]
+    stride = segmenter.network.stride
+    if height % stride or width % stride:
+        borders = ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0))
+        images = jnp.pad(images, borders, "edge")
+    return segmenter.network.apply(segmenter.variables, images)[:, :height, :width]
+
+
+@jax.jit
+def _probabilities(segmenter: Segmenter, photos: jax.Array) -> jax.Array:
     """Returns [N, h, w, K] for photos uint8 [N, h, w, 3].
 
     With `flip`, it is the mean over each photo and its mirror image, where class k is called
-    `mirrored[k]`, or k if that is empty.
+    `palette.mirrored[k]`, or k if that is empty.
     """
-    pictures = photos.astype(jnp.float32) / 127.5 - 1
-    plain = jax.nn.softmax(network.apply(variables, pictures))
-    if not flip:
+    images = photos.astype(jnp.float32) / 127.5 - 1
+    plain = jax.nn.softmax(segmenter(images))
+    if not segmenter.flip:
         return plain
-    turned = jax.nn.softmax(network.apply(variables, pictures[:, :, ::-1]))[:, :, ::-1]
-    if mirrored:
+    turned = jax.nn.softmax(segmenter(images[:, :, ::-1]))[:, :, ::-1]
+    if mirrored := segmenter.palette.mirrored:
         turned = turned[..., jnp.array(mirrored)]
     return (plain + turned) / 2
 
@@ -135,38 +223,64 @@ def most_likely(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray
     classes = np.zeros(shape, np.int32)
     highest = np.zeros(shape, np.float32)
     for k, plane in enumerate(np.moveaxis(probabilities, -1, 0)):
-        resized = np.asarray(Image.fromarray(plane).resize(shape[::-1], Image.BILINEAR))
+        resized = _resize(plane, shape)
         classes[resized > highest] = k
         np.maximum(highest, resized, out=highest)
     return classes
 
 
-def load_segmenter(workdir: str | os.PathLike[str]) -> Segmenter:
-    """Returns the network that the stage `autoshot` of the run in `workdir`, or gs://, kept.
+def _resize(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Returns float32 `shape`: `plane` [h, w], bilinear."""
+    return np.asarray(Image.fromarray(plane).resize(shape[::-1], Image.Resampling.BILINEAR))
 
-    While another one is trained with other settings, it is the finished one.
+
+def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
+    """Returns the network that `Segmenter.save` wrote, or that the run in `path`, or gs://, kept.
+
+    Args:
+        path: folder of a saved segmenter, or of a run whose stage `autoshot` is finished.
 
     Raises:
-        UserError: the stage is not there or not finished, or its files are damaged.
+        UserError: there is none, it is damaged, or it does not fit its architecture.
     """
-    with remote.working_folder(workdir) as local:
-        for part in (_ARCHITECTURE, "best"):
+    if objects.is_object(path):
+        return _read(Path(path))
+    with remote.working_folder(path) as local:
+        for part in (RESULT, _FORMER, "best"):
             remote.pull(local / "autoshot" / part)
-        return results.read(local / "autoshot", _read)
+        return results.read(local / "autoshot", _read_result)
 
 
 def _read(folder: Path) -> Segmenter:
-    """Returns the network in the stage's `folder`."""
-    if not (folder / _ARCHITECTURE).exists():
+    """Returns the segmenter that `Segmenter.save` wrote to `folder`."""
+    config, variables = objects.read(folder, _KIND)
+    palette = Palette.from_json(config["palette"])
+    network = UNet(palette.num_classes, tuple(config["widths"]), config["patch"])
+    shape = (1, network.stride, network.stride, 3)
+    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
+    objects.check_shapes(folder, expected, variables)
+    return Segmenter(jax.device_put(variables), network, palette, config["size"], config["flip"])
+
+
+def _read_result(folder: Path) -> Segmenter:
+    """Returns the network in the folder of a stage `autoshot`, of this or an earlier version."""
+    if objects.is_object(folder / RESULT):
+        return _read(folder / RESULT)
+    if not (folder / _FORMER).exists():
         raise UserError(
-            f"{folder.parent}: no segmenter here; run the stages up to autoshot to the end"
+            f"{folder.parent}: no segmenter here; expected a folder that Segmenter.save wrote, or "
+            "a run whose stages are finished up to autoshot"
         )
-    architecture = checkpoint.read_json(folder / _ARCHITECTURE)
-    palette = Palette.from_json(architecture["palette"])
+    return checkpoint.read_json(folder / _FORMER, parse=partial(_read_former, folder))
+
+
+def _read_former(folder: Path, config: Mapping[str, Any]) -> Segmenter:
+    """Returns the network as version 0.1.0 stored it in a run."""
+    palette = Palette.from_json(config["palette"])
     return Segmenter(
-        UNet(palette.num_classes, tuple(architecture["widths"]), architecture["patch"]),
-        checkpoint.read_tree(folder / "best"),
+        jax.device_put(checkpoint.read_tree(folder / "best")),
+        UNet(palette.num_classes, tuple(config["widths"]), config["patch"]),
         palette,
-        architecture["size"],
-        architecture.get("flip", True),  # earlier versions always did
+        config["size"],
+        config.get("flip", True),
     )

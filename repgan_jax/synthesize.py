@@ -1,30 +1,36 @@
-"""Pictures and their labels from a generator and its heads, sample by sample."""
+"""Images and their labels from a generator and its labeller, sample by sample."""
 
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from repgan_jax.generator import Generator
 from repgan_jax.ops import resampling
-from repgan_jax.ops import taps as taps_lib
-from repgan_jax.training import heads as segment
+
+if TYPE_CHECKING:
+    from repgan_jax.labeller import Labeller  # which calls this module
+
+    Fixed = tuple[Generator, Labeller, jax.Array]
+
+NOISES = ("stored", "none", "fresh")
 
 
 def latent(
     generator: Generator, key: jax.Array, index: jax.Array, truncation: float, label: int = -1
 ) -> jax.Array:
-    """Returns w [1, D] of sample `index`, which this and `key` alone decide.
+    """Returns w [1, D] of sample `index`, which depends on `key` and `index` alone.
 
     Args:
-        generator: of pictures.
+        generator: of the images.
         key: of the dataset.
         index: of the sample.
         truncation: psi.
-        label: class of all samples; -1 for a random one each. Ignored where there are no classes.
+        label: class of all samples; -1 = random. Ignored by a generator without classes.
     """
     key = jax.random.fold_in(key, index)
     z, labels = jax.random.normal(key, (1, generator.z_dim)), None
@@ -39,47 +45,26 @@ def to_uint8(images: jax.Array) -> jax.Array:
     return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
-def make_labeller(
-    head: nn.Module, names: Sequence[str]
-) -> Callable[[Generator, Any, jax.Array, Mapping[str, jax.Array]], jax.Array]:
-    """Returns `label(generator, heads, w [N, L, D], noise)`: probabilities [N, S, S, K].
-
-    Args:
-        head: architecture of the heads.
-        names: of the taps they read.
-    """
-
-    def label(generator, heads, w, noise):
-        taps = generator.with_noise(noise).synthesis(w)[1]
-        return segment.head_probabilities(head, heads, taps_lib.choose(taps, names, head.size))[0]
-
-    return label
-
-
 def make_sampler(
-    head: nn.Module,
-    names: Sequence[str],
     *,
     truncation: float,
     noise: str,
-    picture_size: int,
+    image_size: int,
     soft_size: int,
     soft_type: str = "uint8",
     label: int = -1,
-) -> Callable[[tuple[Generator, Any, jax.Array], jax.Array], dict[str, jax.Array]]:
-    """Returns `sample((generator, heads, key), indices [n])`, for `parallel.spread`.
+) -> Callable[[Fixed, jax.Array], dict[str, jax.Array]]:
+    """Returns `sample((generator, labeller, key), indices [n])`, for `parallel.spread`.
 
     Samples are computed one after the other, so that a record is the same to the last bit
     whatever the batch and the number of devices; on two CPU cores that costs nothing.
 
     Args:
-        head: architecture of the heads.
-        names: of the taps they read.
         truncation: psi.
-        noise: "stored", "none" or "fresh".
-        picture_size: pixels a side of the pictures; a divisor of the generator's resolution.
-        soft_size: P, pixels a side of the probabilities; a divisor of the labels' S.
-        soft_type: "uint8" for probabilities times 255, or a type of floats.
+        noise: one of `NOISES`.
+        image_size: s, side length of the images in pixels; a divisor of the generator's resolution.
+        soft_size: P, side length of the probabilities in pixels; a divisor of the labels' S.
+        soft_type: "uint8" for probabilities times 255, or a floating-point type.
         label: see `latent`.
 
     Returns:
@@ -89,20 +74,19 @@ def make_sampler(
         [D].
     """
 
-    def sample(fixed: tuple[Generator, Any, jax.Array], indices: jax.Array):
+    def sample(fixed: Fixed, indices: jax.Array):
         # XLA turns a loop of one round into straight code, whose last bits differ: go round twice
         rounds = indices if len(indices) > 1 else jnp.repeat(indices, 2)
         records = jax.lax.map(partial(_sample_one, *fixed), rounds)
         return jax.tree.map(lambda record: record[: len(indices)], records)
 
-    def _sample_one(generator, heads, key, index):
+    def _sample_one(generator, labeller, key, index):
         w = latent(generator, key, index, truncation, label)
         maps = jax.random.fold_in(jax.random.fold_in(key, index), 1) if noise == "fresh" else noise
         image, taps = generator.synthesis(w, noise=maps)
-        chosen = taps_lib.choose(taps, names, head.size)
-        mean, disagreement = segment.head_probabilities(head, heads, chosen)
-        image = resampling.area_reduce(image, generator.resolution // picture_size)
-        soft = resampling.area_reduce(mean, head.size // soft_size)[0]
+        mean, disagreement = labeller.with_disagreement(taps)
+        image = resampling.area_reduce(image, generator.resolution // image_size)
+        soft = resampling.area_reduce(mean, labeller.label_size // soft_size)[0]
         return {
             "image": to_uint8(image)[0],
             "soft": (jnp.round(255 * soft) if soft_type == "uint8" else soft).astype(soft_type),

@@ -14,8 +14,10 @@ import pytest
 
 from benchmarks.works import CHANNELS, CLASSES, random_generator
 from repgan_jax import synthesize
+from repgan_jax.labeller import Labeller
 from repgan_jax.models import heads
 from repgan_jax.ops import taps as taps_lib
+from repgan_jax.palette import Palette, default_colours
 
 SIZE = 256
 W = jax.ShapeDtypeStruct((1, 512), jnp.float32)
@@ -76,10 +78,12 @@ def labelled(generator, taps, name):
     head = heads.build(name, CLASSES, SIZE)
     variables = jax.eval_shape(head.init, jax.random.key(0), taps)
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), variables["params"])
+    palette = Palette(tuple(map(str, range(CLASSES))), default_colours(CLASSES))
+    labeller = Labeller({**variables, "params": one}, head, tuple(taps), palette)
     sample = synthesize.make_sampler(
-        head, tuple(taps), truncation=0.7, noise="stored", picture_size=SIZE, soft_size=SIZE
+        truncation=0.7, noise="stored", image_size=SIZE, soft_size=SIZE
     )
-    fixed = generator, {**variables, "params": one}, jax.eval_shape(jax.random.key, 0)
+    fixed = generator, labeller, jax.eval_shape(jax.random.key, 0)
     return cost(sample, fixed, jax.ShapeDtypeStruct((2,), jnp.int32))
 
 

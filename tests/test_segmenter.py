@@ -1,8 +1,6 @@
 """The object that segments photos, of a finished run."""
 
 import dataclasses
-import json
-import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ from PIL import Image
 
 import repgan_jax
 from repgan_jax.errors import UserError
-from repgan_jax.io import images
+from repgan_jax.io import checkpoint, images
 from repgan_jax.segmenter import most_likely
 
 
@@ -80,13 +78,15 @@ def test_without_flips_the_network_alone_decides(segmenter):
 
 @pytest.mark.parametrize("flip", [True, False, None])
 def test_what_was_decided_on_flips_is_stored(segmenter, tiny_run, tmp_path, flip):
-    shutil.copytree(tiny_run.workdir / "autoshot/best", tmp_path / "autoshot/best")
-    dataclasses.replace(segmenter, flip=flip).write_architecture(tmp_path / "autoshot")
-    if flip is None:  # as an earlier version wrote it
-        path = tmp_path / "autoshot/segmenter.json"
-        stored = json.loads(path.read_text())
-        del stored["flip"], stored["palette"]["pairs"]
-        path.write_text(json.dumps(stored))
+    if flip is None:  # as version 0.1.0 wrote it
+        checkpoint.write_tree(tmp_path / "autoshot/best", segmenter.variables)
+        palette = segmenter.palette.to_json()
+        del palette["pairs"]
+        stored = {"widths": segmenter.network.widths, "patch": segmenter.network.patch}
+        stored |= {"size": segmenter.size, "palette": palette}
+        checkpoint.write_json(tmp_path / "autoshot/segmenter.json", stored)
+    else:
+        dataclasses.replace(segmenter, flip=flip).save(tmp_path / "autoshot/segmenter")
     assert repgan_jax.load_segmenter(tmp_path).flip == (flip is not False)
 
 

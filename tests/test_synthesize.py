@@ -11,8 +11,10 @@ from repgan_jax import synthesize
 from repgan_jax.converters import stylegan2
 from repgan_jax.converters.pytorch_files import torch_file
 from repgan_jax.generator import Generator
+from repgan_jax.labeller import Labeller
 from repgan_jax.models import heads
 from repgan_jax.ops import taps
+from repgan_jax.palette import Palette, default_colours
 from repgan_jax.runtime import parallel
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,23 +32,23 @@ def ensemble(tiny_generator):
         params = jax.vmap(lambda key: HEAD.init(key, chosen)["params"])(keys)
         return {"params": params, "stats": {"FoldedConv_0": taps.root_mean_square(chosen)}}
 
-    return names, jax.jit(init)(tiny_generator, jax.random.split(jax.random.key(1), 2))
+    variables = jax.jit(init)(tiny_generator, jax.random.split(jax.random.key(1), 2))
+    return Labeller(variables, HEAD, names, Palette(tuple("abc")[:K], default_colours(K)))
 
 
 @pytest.fixture(scope="module")
 def draw(tiny_generator, ensemble):
     """Returns `draw(count, seed, noise, backend, batch)`: the first samples, in numpy."""
-    names, variables = ensemble
 
     def draw(
         count=COUNT, *, seed=3, noise="fresh", backend="shard_map", batch=COUNT, psi=0.7, **options
     ):
-        options = {"picture_size": SIZE, "soft_size": SIZE, **options}
+        options = {"image_size": SIZE, "soft_size": SIZE, **options}
         sample = parallel.spread(
-            synthesize.make_sampler(HEAD, names, truncation=psi, noise=noise, **options),
+            synthesize.make_sampler(truncation=psi, noise=noise, **options),
             backend=backend,
         )
-        fixed = parallel.replicate((tiny_generator, variables, jax.random.key(seed)))
+        fixed = parallel.replicate((tiny_generator, ensemble, jax.random.key(seed)))
         starts = range(0, count, batch)
         parts = [jax.device_get(sample(fixed, np.arange(i, i + batch))) for i in starts]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -118,7 +120,7 @@ def test_the_seed_changes_every_sample(samples, draw):
 
 def test_a_latent_makes_its_sample(tiny_generator, ensemble, samples, stored):
     """What a record says of itself suffices to make it again."""
-    names, variables = ensemble
+    names, variables = ensemble.tap_names, ensemble.variables
     np.testing.assert_array_equal(stored["latent"], samples["latent"])  # noise comes after it
 
     @jax.jit

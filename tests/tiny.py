@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     config.evaluate.class_map = ConfigDict()
     config.evaluate.validation = 1
     config.evaluate.size = 48
-    config.sample.num_pictures = 3
+    config.sample.num_images = 3
     config.invert.cache = ""
     return config

@@ -21,8 +21,10 @@ from tensorflow_datasets.core import example_serializer
 from repgan_jax.data import shards
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, files, images, remote
-from repgan_jax.runtime import parallel
+from repgan_jax.palette import Palette, default_colours
+from repgan_jax.runtime import pipelining
 
+MANIFEST = "manifest.json"  # what the dataset is, or will be
 NAME, VERSION, SPLIT = "generated", "1.0.0", "train"
 SOFT_TYPES = ("uint8", "float16")
 
@@ -35,7 +37,7 @@ class Writer:
         folder: that holds the dataset.
         class_names: K names, in the order of the ids.
         shard_lengths: pictures in each shard.
-        picture_size: pixels a side of the pictures.
+        image_size: pixels a side of the pictures.
         label_size: pixels a side of the labels.
         latent_shape: (D,) or (L, D).
         soft_size: pixels a side of the probabilities; 0 where examples have none.
@@ -46,7 +48,7 @@ class Writer:
     folder: Path
     class_names: Sequence[str]
     shard_lengths: Sequence[int]
-    picture_size: int
+    image_size: int
     label_size: int
     latent_shape: tuple[int, ...]
     soft_size: int
@@ -80,7 +82,7 @@ class Writer:
         threads = os.cpu_count() or 1
         with ThreadPoolExecutor(threads) as pool:
             calls = (functools.partial(self._label, example) for example in examples)
-            self.shard(shard).write(parallel.ahead(pool, calls, 4 * threads))
+            self.shard(shard).write(pipelining.ahead(pool, calls, 4 * threads))
 
     def finalize(self, **origin: Any) -> dict[str, Any]:
         """Writes the metadata with which the shards become a dataset, and returns it.
@@ -101,7 +103,7 @@ class Writer:
                 values[start:stop] = facts[name]
         metadata = {
             **origin,
-            "num_pictures": self._starts[-1],
+            "num_images": self._starts[-1],
             **{f"mean_{name}": values.mean(dtype=float) for name, values in scores.items()},
             "class_shares": dict(zip(self.class_names, pixels / pixels.sum(), strict=True)),
         }
@@ -158,7 +160,7 @@ class Writer:
         size, num_classes = self.label_size, len(self.class_names)
         features = {
             "image": tfds.features.Image(
-                shape=(self.picture_size, self.picture_size, 3),
+                shape=(self.image_size, self.image_size, 3),
                 # TFDS knows but two by name; whatever the bytes are, it decodes them
                 encoding_format="jpeg" if self.encoding == "jpeg" else "png",
             ),
@@ -198,6 +200,7 @@ class Dataset:
 
     Attributes:
         class_names: K names, in the order of the ids.
+        palette: names and colours of the classes.
     """
 
     def __init__(
@@ -205,10 +208,12 @@ class Dataset:
         source: Sequence[Mapping[str, Any]],
         class_names: Sequence[str],
         kept: Sequence[int] | None = None,
+        palette: Palette | None = None,
     ):
         self._source = source
         self._kept = range(len(source)) if kept is None else kept
         self.class_names = tuple(class_names)
+        self.palette = palette or Palette(self.class_names, default_colours(len(self.class_names)))
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -231,7 +236,7 @@ class Dataset:
     def without(self, indices: Sequence[int]) -> "Dataset":
         """Returns the dataset without the examples at `indices`."""
         left = np.delete(np.asarray(self._kept), indices)
-        return Dataset(self._source, self.class_names, left)
+        return Dataset(self._source, self.class_names, left, self.palette)
 
 
 def open_dataset(folder: str | Path) -> Dataset:
@@ -246,12 +251,21 @@ def open_dataset(folder: str | Path) -> Dataset:
         for shard, length in zip(split.filepaths, split.shard_lengths, strict=True):
             if shards.count_records(Path(shard)) != length:
                 raise ValueError(f"{Path(shard).name} is missing or not whole")
-        return Dataset(builder.as_data_source(split=SPLIT), builder.info.features["mask"].names)
+        source, names = builder.as_data_source(split=SPLIT), builder.info.features["mask"].names
+        return Dataset(source, names, palette=_read_palette(Path(folder)))
     except Exception as error:  # whatever TFDS or JSON find in a damaged folder
         raise UserError(
             f"{folder}: the dataset cannot be read ({error}); --config.stages=verify compares it "
             "with its checksums, --config.stages=repair makes again what is missing or damaged"
         ) from error
+
+
+def _read_palette(folder: Path) -> Palette | None:
+    """Returns the palette in the dataset's manifest; None where an earlier version wrote it."""
+    path = folder / MANIFEST
+    remote.pull(path)
+    found = checkpoint.read_json(path) if path.exists() else {}
+    return Palette.from_json(found["palette"]) if "palette" in found else None
 
 
 def read_scores(folder: str | Path) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from repgan_jax.data import shapes, shot_masks
 from repgan_jax.data.latents import read_latents
 from repgan_jax.data.mask_sizes import resize_mask, whole_factor
 from repgan_jax.errors import UserError
-from repgan_jax.io import images, listing
+from repgan_jax.io import files, images, listing
 from repgan_jax.palette import IGNORE, Palette, parse_classes
 
 LATENTS = "latents.npz"  # in a folder of shots that the generator made
@@ -55,6 +55,7 @@ class Shots:
         w: float32 [k, D], or [k, L, D] with a latent a layer.
         noise: {layer: [k, r, r]}, where a shot has noise maps of its own.
         notes: lines that say how images and masks were read.
+        palette: names and colours of the classes.
     """
 
     names: tuple[str, ...]
@@ -63,6 +64,46 @@ class Shots:
     w: np.ndarray
     noise: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    palette: Palette | None = None
+
+
+def load_shots(
+    folder: str | Path,
+    *,
+    classes: str | Path = "",
+    names: Sequence[str] = (),
+    mirror_pairs: str = "",
+    resolution: int = 0,
+    reading: str = "auto",
+    background: str = "",
+    empty: bool = False,
+) -> Shots:
+    """Returns the labelled images in `folder` with their latents and class names.
+
+    Args:
+        folder: of the shots, as `read_shots` describes it; "examples/face" are the library's own.
+        classes: file with one class per line; "" = `classes.txt` in the folder.
+        names: of the shots to read; () = all.
+        mirror_pairs: classes that are swapped in mirrored images, see `Palette.with_pairs`.
+        resolution: see `read_shots`.
+        reading: see `read_shots`.
+        background: see `read_shots`.
+        empty: see `read_shots`.
+
+    Raises:
+        UserError: see `read_shots` and `read_classes`.
+    """
+    folder = Path(files.find_example(str(folder)))
+    palette = read_classes(files.find_example(str(classes)) if classes else folder / "classes.txt")
+    return read_shots(
+        folder,
+        palette.with_pairs(mirror_pairs, "mirror_pairs"),
+        names,
+        resolution=resolution,
+        reading=reading,
+        background=background,
+        empty=empty,
+    )
 
 
 def read_shots(
@@ -116,6 +157,7 @@ def read_shots(
         np.stack([resize_mask(drawn.masks[name], size, count) for name in pictures]),
         np.stack([latents[name] for name in pictures]),
         notes=(*notes, *drawn.notes),
+        palette=palette,
     )
 
 

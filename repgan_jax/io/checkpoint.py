@@ -216,9 +216,12 @@ def generator_digest(folder: str | os.PathLike[str]) -> str:
     Raises:
         UserError: what `read_generator` refuses.
     """
-    architecture = read_architecture(folder)
+    return architecture_digest(read_architecture(folder), tree_digest(Path(folder) / "variables"))
+
+
+def architecture_digest(architecture: Mapping[str, Any], tensors: str) -> str:
+    """Returns a digest of a generator's `architecture` and the digest of its tensors."""
     decisive = {key: value for key, value in architecture.items() if key not in _NOT_DRAWN_WITH}
-    tensors = tree_digest(Path(folder) / "variables")
     text = json.dumps({"architecture": decisive, "tensors": tensors}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -135,8 +135,7 @@ class DilatedConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", _pointwise, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        options = {"padding": self.dilation, "dilation": self.dilation, "spread": len(x) > 1}
-        return convolutions.conv(x, kernel, **options) + bias
+        return convolutions.conv(x, kernel, padding=self.dilation, dilation=self.dilation) + bias
 
 
 class CNNHead(nn.Module):
@@ -175,10 +174,16 @@ _CNN = {
 NAMES = (*_MLP, *_CNN)
 
 
+def name_of(head: nn.Module) -> str:
+    """Returns the name, one of `NAMES`, under which `build` returns `head`."""
+    sizes = head.num_classes, head.size, head.resize
+    return next(name for name in NAMES if build(name, *sizes) == head)
+
+
 def build(name: str, num_classes: int, size: int, resize: str = "bilinear") -> nn.Module:
     """Returns the head called `name`: one of `NAMES`."""
     if name in _MLP:
         return MLPHead(num_classes, _MLP[name], size, resize)
     if name in _CNN:
         return CNNHead(num_classes, *_CNN[name], size, resize)
-    raise UserError(f"config.fewshot.head: {name!r} is unknown; expected one of {list(NAMES)}")
+    raise UserError(f"head: {name!r} is unknown; expected one of {list(NAMES)}")

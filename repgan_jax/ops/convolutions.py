@@ -40,14 +40,13 @@ def depthwise3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv(
     x: jax.Array,
     kernel: jax.Array,
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
-    spread: bool = False,
 ) -> jax.Array:
     """Returns [N, H', W', F]: `x` [N, H, W, C] correlated with `kernel` [S, T, C, F].
 
@@ -60,9 +59,6 @@ def conv(
         stride: pixels from one place of the kernel to the next.
         padding: zeros on every side.
         dilation: pixels of `x` from one tap of the kernel to the next.
-        spread: whether XLA may lay the samples on several devices, in programs that say nothing of
-            them: the kernel's gradient is then of all samples at once, as each would be sent
-            around by going through them one by one.
     """
     return _correlate(x, kernel, padding, stride=stride, kernel_dilation=dilation)
 
@@ -71,7 +67,7 @@ def _conv_forward(x, kernel, *options):
     return conv(x, kernel, *options), (x, kernel)
 
 
-def _conv_backward(stride, padding, dilation, spread, saved, gradient):
+def _conv_backward(stride, padding, dilation, saved, gradient):
     x, kernel = saved
     borders = []
     for axis in (1, 2):
@@ -89,25 +85,18 @@ def _conv_backward(stride, padding, dilation, spread, saved, gradient):
     # either costs nothing where no one wants it
     if stride > 1:
         return to_x, whole(x, gradient)
-    to_kernel = partial(
-        _kernel_gradient, kernel.shape[:2], padding=padding, dilation=dilation, spread=spread
-    )
+    to_kernel = partial(_kernel_gradient, kernel.shape[:2], padding=padding, dilation=dilation)
     return to_x, jax.lax.platform_dependent(x, gradient, cpu=to_kernel, default=whole)
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("padding", "dilation", "spread"))
-def _kernel_gradient(sides, x, gradient, *, padding, dilation, spread):
+@partial(jax.jit, static_argnums=0, static_argnames=("padding", "dilation"))
+def _kernel_gradient(sides, x, gradient, *, padding, dilation):
     """Returns the gradient to a kernel of `sides`, added up over bands of rows of each sample.
 
     Each is a convolution, too, of `x` with the gradient, channels in the place of samples.
     """
     (batch, height, width, features), (tall, wide, channels) = gradient.shape, x.shape[1:]
     gradient = jnp.pad(gradient, [(0, 0)] * 3 + [(0, max(0, 32 - features))])  # fewer are slower
-    if spread:
-        whole = _correlate(
-            x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding, stride=dilation
-        )
-        return whole[:, : sides[0], : sides[1], :features].transpose(1, 2, 0, 3)
     # measured: a thousand pixels, or more where both bands still fit into a MiB of cache
     pixels = max(1024, 2**18 // (channels + gradient.shape[-1]))
     rows = max(r for r in range(1, height + 1) if height % r == 0 and r * width <= pixels or r == 1)

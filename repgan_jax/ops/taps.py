@@ -24,9 +24,7 @@ def select(available: Sequence[str], names: Sequence[str] = ()) -> tuple[str, ..
     """
     unknown = sorted(set(names) - set(available))
     if unknown:
-        raise UserError(
-            f"config.fewshot.taps: no tap is called {unknown}; expected some of {list(available)}"
-        )
+        raise UserError(f"taps: no tap is called {unknown}; expected some of {list(available)}")
     return tuple(name for name in available if (name in names if names else size_of(name) >= 8))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from repgan_jax import labeller
 from repgan_jax.data import dataset
 from repgan_jax.data.mask_sizes import resize_mask
 from repgan_jax.inversion import cache as inversions
@@ -92,7 +93,7 @@ def read_run(workdir: Path, stages: Sequence[str]) -> Run:
     evaluated = "evaluate" in finished
     return Run(
         name=workdir.absolute().name,
-        palette=_read_palette(places["fewshot"] / "palette.json"),
+        palette=_read_palette(places["fewshot"]),
         stages=records,
         shots=_arrays(places["fewshot"] / "shots.npz") if "fewshot" in finished else {},
         inversions={s: rows for s in sorted(finished) if (rows := _read_inversions(places[s]))},
@@ -104,11 +105,10 @@ def read_run(workdir: Path, stages: Sequence[str]) -> Run:
     )
 
 
-def _read_palette(path: Path) -> Palette:
-    found = _json(path)
-    if not found:
-        return Palette(tuple(map(str, range(IGNORE))), default_colours(IGNORE))
-    return Palette.from_json(found)
+def _read_palette(folder: Path) -> Palette:
+    if (folder / labeller.RESULT).exists() or (folder / "palette.json").exists():
+        return labeller.read_palette(folder)
+    return Palette(tuple(map(str, range(IGNORE))), default_colours(IGNORE))
 
 
 def _read_samples(folder: Path) -> dict[str, list[Sample]]:

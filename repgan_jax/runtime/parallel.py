@@ -4,12 +4,9 @@ Two backends give the same bits: "shard_map", and "pmap" for those who know it b
 """
 
 import contextlib
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +18,6 @@ from repgan_jax.errors import UserError
 
 AXIS = "data"  # for collectives inside a step: `jax.lax.pmean(grads, parallel.AXIS)`
 BACKENDS = ("shard_map", "pmap")
-T = TypeVar("T")
 
 
 def devices(*, everywhere: bool = False) -> list[jax.Device]:
@@ -68,66 +64,15 @@ def replicate(tree: Any, *, everywhere: bool = False) -> Any:
     return _from_first(jax.tree.map(share, jax.device_get(tree)))
 
 
-def spread_axis(tree: Any, axis: int) -> Any:
-    """Returns `tree`, the same in all processes, with an axis of each leaf spread over all devices.
-
-    For programs that say nothing of devices.
-    """
-    spec = PartitionSpec(*[None] * axis, AXIS)
-    sharding = NamedSharding(data_mesh(everywhere=True), spec)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), tree
-    )
+def own_share(batch: np.ndarray) -> np.ndarray:
+    """Returns this process's part of `batch` [N, ...], which is the same in all processes."""
+    share = len(batch) // jax.process_count()
+    return batch[jax.process_index() * share :][:share]
 
 
 def padded(indices: np.ndarray, multiple: int) -> np.ndarray:
     """Returns `indices` [N] with the last one repeated until N is a multiple of `multiple`."""
     return np.pad(indices, (0, -len(indices) % multiple), mode="edge")
-
-
-def ahead(pool: Executor, calls: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
-    """Yields the results of `calls` in their order, while `pool` works on up to `count` more."""
-    pending = deque()
-    try:
-        for call in calls:
-            pending.append(pool.submit(call))
-            if len(pending) > count:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:  # of no use to anyone where the caller stops early
-        for future in pending:
-            future.cancel()
-
-
-class Busy:
-    """Tells for which share of its life the devices had something to compute."""
-
-    def __init__(self) -> None:
-        self._watcher = ThreadPoolExecutor(1)
-        self._seconds, self._began, self._idle_since = 0.0, None, 0.0
-
-    def watch(self, fn: Callable[..., T]) -> Callable[..., T]:
-        """Returns `fn`, which returns arrays at once; that they are computed is noted here."""
-
-        def watched(*args: Any) -> T:
-            outputs, now = fn(*args), time.perf_counter()  # compiled by then, the first time
-            self._began = self._began or now
-            self._watcher.submit(self._wait, outputs, now)
-            return outputs
-
-        return watched
-
-    def share(self) -> float:
-        """Returns the share, from the first call's start to now; 0 where there was none."""
-        self._watcher.shutdown()
-        return self._seconds / (time.perf_counter() - self._began) if self._began else 0.0
-
-    def _wait(self, outputs: Any, started: float) -> None:
-        jax.block_until_ready(outputs)
-        now = time.perf_counter()
-        self._seconds += now - max(started, self._idle_since)  # calls do not overlap on a device
-        self._idle_since = now
 
 
 def spread(fn: Callable[[Any, Any], Any], *, backend: str = "shard_map") -> Callable[..., Any]:
@@ -137,7 +82,8 @@ def spread(fn: Callable[[Any, Any], Any], *, backend: str = "shard_map") -> Call
     """
     _check(backend)
     if backend == "shard_map":
-        return jax.jit(_shard_map(fn, data_mesh(), out_specs=PartitionSpec(AXIS)))
+        specs = PartitionSpec(), PartitionSpec(AXIS)
+        return jax.jit(_shard_map(fn, data_mesh(), in_specs=specs, out_specs=PartitionSpec(AXIS)))
     on_devices = jax.pmap(fn, axis_name=AXIS, in_axes=(None, 0), devices=devices())
 
     def spread_fn(replicated: Any, batch: Any) -> Any:
@@ -147,45 +93,63 @@ def spread(fn: Callable[[Any, Any], Any], *, backend: str = "shard_map") -> Call
 
 
 def spread_step(
-    step: Callable[[Any, Any], tuple[Any, Any]], *, backend: str = "shard_map"
-) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Returns jitted `step(state, batch) -> (state, metrics)`; it donates the replicated state.
+    step: Callable[..., tuple[Any, Any]], *, backend: str = "shard_map"
+) -> Callable[..., tuple[Any, Any]]:
+    """Returns jitted `step(state, batch, *fixed) -> (state, metrics)`; it donates the state.
 
-    It runs on the devices of all processes, each of which gives its own part of the batch; a
-    state comes from `replicate` with `everywhere`. `step` sees its device's share of the batch;
-    gradients and metrics must pass through `jax.lax.pmean` or `psum` over `AXIS`, for what it
-    returns is taken as equal on all devices.
+    It runs on the devices of all processes, each of which gives its own part of the batch; `state`
+    and `fixed` come from `replicate` with `everywhere`. `step` sees its device's share of the
+    batch; gradients and metrics must pass through `jax.lax.pmean` or `psum` over `AXIS`, for what
+    it returns is taken as equal on all devices.
     """
     _check(backend)
+
+    def on_device(state: Any, batch: Any, fixed: Any) -> tuple[Any, Any]:
+        return step(state, batch, *fixed)
+
     if backend == "pmap":
         on_devices = jax.pmap(
-            step,
+            on_device,
             axis_name=AXIS,
-            in_axes=(None, 0),
+            in_axes=(None, 0, None),
             out_axes=None,
             devices=devices(everywhere=True),
             donate_argnums=0,
         )
-        return lambda state, batch: on_devices(state, jax.tree.map(_split, batch))
+        return lambda state, batch, *fixed: on_devices(state, jax.tree.map(_split, batch), fixed)
     mesh = data_mesh(everywhere=True)
-    on_mesh = jax.jit(_shard_map(step, mesh, out_specs=PartitionSpec()), donate_argnums=0)
+    specs = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()
+    on_mesh = jax.jit(
+        _shard_map(on_device, mesh, in_specs=specs, out_specs=PartitionSpec()), donate_argnums=0
+    )
     share = partial(
         jax.make_array_from_process_local_data, NamedSharding(mesh, PartitionSpec(AXIS))
     )
-    return lambda state, batch: on_mesh(state, jax.tree.map(share, batch))
+    return lambda state, batch, *fixed: on_mesh(state, jax.tree.map(share, batch), fixed)
+
+
+def check_share(batch_size: int, name: str = "batch_size") -> None:
+    """Raises UserError unless the devices of all processes can share batches of `batch_size`.
+
+    Args:
+        batch_size: over all devices of all processes.
+        name: of the argument, for the error.
+    """
+    here, everywhere = len(devices()), len(devices(everywhere=True))
+    if everywhere != jax.process_count() * here:
+        raise UserError(
+            f"{here} of {everywhere} devices are in this one of {jax.process_count()} processes; "
+            "expected the same number in each"
+        )
+    if batch_size % everywhere:
+        raise UserError(f"{name}: {batch_size}, expected a multiple of the {everywhere} devices")
 
 
 def _shard_map(
-    fn: Callable[[Any, Any], Any], mesh: Mesh, *, out_specs: PartitionSpec
+    fn: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: PartitionSpec
 ) -> Callable[..., Any]:
     # Unchecked, a gradient stays each device's own until the step averages it, as in pmap.
-    return jax.shard_map(
-        fn,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
-        out_specs=out_specs,
-        check_vma=False,
-    )
+    return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def _from_first(tree: Any) -> Any:
@@ -195,8 +159,8 @@ def _from_first(tree: Any) -> Any:
         first = jax.lax.axis_index(AXIS) == 0
         return jax.lax.psum(jax.tree.map(lambda x: jnp.where(first, x, 0), tree), AXIS)
 
-    mesh = data_mesh(everywhere=True)
-    return jax.jit(_shard_map(keep, mesh, out_specs=PartitionSpec()))(tree, None)
+    mesh, specs = data_mesh(everywhere=True), (PartitionSpec(), PartitionSpec(AXIS))
+    return jax.jit(_shard_map(keep, mesh, in_specs=specs, out_specs=PartitionSpec()))(tree, None)
 
 
 def _split(leaf: Any) -> Any:
@@ -209,4 +173,4 @@ def _merge(leaf: Any) -> Any:
 
 def _check(backend: str) -> None:
     if backend not in BACKENDS:
-        raise UserError(f"config.backend: {backend!r}, expected one of {', '.join(BACKENDS)}")
+        raise UserError(f"backend: {backend!r}, expected one of {', '.join(BACKENDS)}")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -195,14 +196,26 @@ def expect_one_of(config: ConfigDict, field: str, choices: Sequence[str]) -> Non
 
 def expect_share(config: ConfigDict, field: str) -> None:
     """Raises UserError unless the devices of all processes can share batches of size `field`."""
-    here, devices = len(parallel.devices()), len(parallel.devices(everywhere=True))
-    if devices != distributed.size() * here:
-        raise UserError(
-            f"config.cluster: {here} of {devices} devices are in this one of "
-            f"{distributed.size()} processes; expected equally many in each"
-        )
-    if (value := fingerprints.get(config, field)) % devices:
-        raise UserError(f"config.{field}: {value}, expected a multiple of the {devices} devices")
+    parallel.check_share(fingerprints.get(config, field), f"config.{field}")
+
+
+@contextlib.contextmanager
+def config_names(config: ConfigDict, group: str) -> Iterator[None]:
+    """Names config fields in errors about arguments: `steps: 0, ...` of `config.GROUP.steps`.
+
+    Args:
+        config: of the run.
+        group: whose fields are the arguments; other names may be fields of `config` itself.
+    """
+    try:
+        yield
+    except UserError as error:
+        name = re.match(r"\w+(?=[:,] )", str(error))
+        if name and name[0] in config[group]:
+            raise UserError(f"config.{group}.{error}") from error
+        if name and name[0] in config:
+            raise UserError(f"config.{error}") from error
+        raise
 
 
 def load_generator(config: ConfigDict) -> generator.Generator:
@@ -212,7 +225,7 @@ def load_generator(config: ConfigDict) -> generator.Generator:
 
 def outline_generator(config: ConfigDict) -> generator.Generator:
     """Returns the run's generator without its weights: names and sizes, for checks of settings."""
-    architecture = checkpoint.read_architecture(config.generator)
+    architecture = generator.read_architecture(config.generator)
     return generator.Generator.build(architecture, {}, _dtype(config))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from repgan_jax import metrics
+from repgan_jax import labeller, metrics
 from repgan_jax.data import celebamask, mask_files, masks
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, files, images, listing
@@ -88,7 +88,7 @@ def _find_classes(config: ConfigDict) -> Palette | None:
     if "fewshot" in config.stages:
         return masks.read_classes(config.classes)
     if "autoshot" in config.stages and (folder := common.find_result(config, "fewshot")):
-        return Palette.from_json(checkpoint.read_json(folder / "palette.json"))
+        return labeller.read_palette(folder)
     return None
 
 

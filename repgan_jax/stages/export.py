@@ -12,7 +12,7 @@ from repgan_jax.data.export.folders import CelebAMask, Example, Part, Voc
 from repgan_jax.data.export.parquet import Parquet
 from repgan_jax.errors import UserError
 from repgan_jax.io import files
-from repgan_jax.stages import common, fewshot, generate
+from repgan_jax.stages import common, datasets, labellers
 
 FORMATS = {"coco": Coco, "voc": Voc, "celebamask": CelebAMask, "parquet": Parquet}
 FIELDS = ("generate.drop", "export.format", "export.held_out", "export.shard_size")
@@ -22,7 +22,7 @@ def check(config: ConfigDict) -> None:
     """Raises UserError for settings that make no export."""
     common.expect_one_of(config, "export.format", tuple(FORMATS))
     common.expect_positive(config, "export.shard_size")
-    generate.check_drop(config)
+    datasets.check_drop(config)
     if config.export.output:
         files.expect_writable(config.export.output, "config.export.output")
     if not 0 <= config.export.held_out < 1:
@@ -47,8 +47,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     ) as stage:
         if stage.finished:
             return
-        data = generate.open_kept(config, workdir, stage.folder)
-        palette = fewshot.load_palette(workdir)
+        data = datasets.open_kept(config, workdir, stage.folder)
+        palette = labellers.load_palette(workdir)
         writer = FORMATS[options.format](stage.folder, palette)
         # The pictures that stage autoshot validates with, where the shares are the same.
         held_out = max(round(options.held_out * len(data)), options.held_out > 0)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from repgan_jax import config_file, generator
 from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint
 
@@ -75,6 +76,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 
 def changed_values(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yields one phrase for every field that differs, of two that `values` returned."""
+    old = {config_file.RENAMED.get(name, name): value for name, value in old.items()}
     old, new = _without_paths(old), _without_paths(new)
     for name in sorted(old.keys() | new.keys()):
         was, now = old.get(name), new.get(name)
@@ -159,7 +161,7 @@ def shots_digest(folder: str | Path) -> Digest:
 def generator_digest(folder: str | Path) -> Digest:
     """Returns a digest of what the generator in `folder` draws with: architecture and tensors."""
     former = functools.partial(digest, folder, checkpoint.GENERATOR_FILES)
-    return Digest(checkpoint.generator_digest(folder), former)
+    return Digest(generator.generator_digest(folder), former)
 
 
 def weights_digest(folder: str | Path) -> Digest:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from repgan_jax.stages import common, generate
+from repgan_jax.stages import common, datasets
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -13,6 +13,6 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: the dataset is of other settings, or was never finished.
     """
-    with generate.open_stage(config, workdir) as stage:
+    with datasets.open_stage(config, workdir) as stage:
         common.finished_folder(workdir, "generate")
-        generate.complete(config, workdir, stage)
+        datasets.complete(config, workdir, stage)

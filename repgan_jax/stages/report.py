@@ -84,7 +84,7 @@ def _summary(found: report.Run) -> str:
             numbers.append((f"{100 * pooled[key]:.1f}", f"{label}, %, pooled"))
     if found.shots:
         numbers.append((str(len(found.shots["images"])), "labelled shots"))
-    pictures = found.stages.get("generate", {}).get("fields", {}).get("generate.num_pictures")
+    pictures = found.stages.get("generate", {}).get("fields", {}).get("generate.num_images")
     if pictures:
         numbers.append((str(pictures), "generated pictures"))
     seconds = sum(stage.get("seconds", 0) for stage in found.stages.values())

@@ -16,13 +16,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import repgan_jax
-from repgan_jax import synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.inversion import framing
 from repgan_jax.io import files, images, listing, remote
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.segmenter import most_likely
-from repgan_jax.stages import common, fewshot, inversion
+from repgan_jax.stages import common, inversion, labellers
 from repgan_jax.stages.inversion import ADVICE, Inverter, describe
 
 FIELDS = ("segment",)
@@ -96,7 +95,7 @@ def _by_inversion(
 
     Pixels outside of a photo's square are 255.
     """
-    generator, head, names, variables, palette = fewshot.load_with_generator(config, workdir)
+    generator, labeller = labellers.load_with_generator(config, workdir)
     inverter = Inverter(config, workdir)
     squares = framing.assign(framing.read_squares(config.invert.landmarks), photos)
     framed, paths = {}, {name: path for path, name in listing.result_names(photos).items()}
@@ -105,7 +104,7 @@ def _by_inversion(
             framed[name] = framing.read_photo(photos[path], inverter.size, squares, name=path)
         except UserError as error:
             failures.append(str(error))
-    label = jax.jit(synthesize.make_labeller(head, names))
+    label = jax.jit(lambda labeller, generator, w: labeller.label(generator, w)[0])
 
     def results():
         for name, found in inverter.find({name: each.photo for name, each in framed.items()}):
@@ -116,11 +115,11 @@ def _by_inversion(
             if verdict == "poor":
                 print(f"segment: {path}: poor ({describe(found)}): look at it; {ADVICE}")
             side = max(round(framed[name].square.side), 1)
-            probabilities = label(generator, variables, found.w[None], found.noise)[0]
+            probabilities = label(labeller, generator.with_noise(found.noise), found.w[None])
             mask = framed[name].restore(most_likely(np.asarray(probabilities), (side, side)))
             yield path, images.read_photo(photos[path]), mask
 
-    return palette, results()
+    return labeller.palette, results()
 
 
 def _read(

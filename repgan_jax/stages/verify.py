@@ -1,6 +1,7 @@
 """Stage `verify`: reads every record of the generated dataset, and makes some of them again."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -8,9 +9,10 @@ from tqdm import tqdm
 
 from repgan_jax.data import dataset
 from repgan_jax.errors import UserError
+from repgan_jax.generation import DatasetJob
 from repgan_jax.io import remote
 from repgan_jax.runtime import distributed
-from repgan_jax.stages import common, generate
+from repgan_jax.stages import common, datasets
 
 
 def check(config: ConfigDict) -> None:
@@ -25,16 +27,17 @@ def run(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: names the bad shards, which it has marked for the stage `repair`.
     """
-    with generate.open_stage(config, workdir) as stage:
+    with datasets.open_stage(config, workdir) as stage:
         common.finished_folder(workdir, "generate")
-        writer, sample = generate.prepare(config, workdir, stage.folder)
+        job = datasets.open_job(config, workdir, stage.folder)
+        writer = job.writer
         shards, count = range(len(writer.shard_lengths)), sum(writer.shard_lengths)
         for i in tqdm(distributed.mine(shards), desc="verify", unit="shard"):
             with remote.fetched(writer.shard(i).path):
                 writer.shard(i).mark(writer.flaw(i))
         _share_marks(stage.folder)
         chosen = random.Random(config.seed).sample(range(count), min(config.verify.samples, count))
-        _compare(writer, sample, distributed.mine(sorted(chosen)), generate.device_step(config))
+        _compare(job, distributed.mine(sorted(chosen)))
         _share_marks(stage.folder)
         if distributed.leads():
             _conclude(writer)
@@ -52,12 +55,11 @@ def _share_marks(folder: Path) -> None:
     remote.pull(folder / "shards")
 
 
-def _compare(
-    writer: dataset.Writer, sample: generate.Sampler, chosen: list[int], step: int
-) -> None:
+def _compare(job: DatasetJob, chosen: Sequence[int]) -> None:
     """Generates the samples `chosen` again, and marks the shards that hold other ones."""
+    writer = job.writer
     good = [i for i in chosen if not writer.shard(writer.shard_of(i)).marked_flaw()]
-    for example in generate.examples(sample, good, step):
+    for example in job.examples(good):
         index = example["index"]
         shard = writer.shard(writer.shard_of(index))
         with remote.fetched(shard.path):

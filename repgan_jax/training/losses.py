@@ -7,17 +7,24 @@ import optax
 from repgan_jax.palette import IGNORE
 
 
-def cross_entropy(logits: jax.Array, masks: jax.Array) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, masks: jax.Array, *, axis_name: str | None = None
+) -> jax.Array:
     """Returns the mean cross-entropy [] of labelled pixels.
 
     Args:
         logits: [N, H, W, K].
-        masks: [N, H, W] ids; `IGNORE` counts for nothing.
+        masks: [N, H, W] ids; pixels with the id `IGNORE` are excluded.
+        axis_name: of the devices over which the batch is spread. Each then has its part of the
+            mean, whose sum over the devices is the mean.
     """
     labelled = masks != IGNORE
     ids = jnp.where(labelled, masks, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
-    return jnp.sum(losses * labelled) / jnp.maximum(labelled.sum(), 1)
+    count = labelled.sum()
+    if axis_name:
+        count = jax.lax.psum(count, axis_name)
+    return jnp.sum(losses * labelled) / jnp.maximum(count, 1)
 
 
 def soft_cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:

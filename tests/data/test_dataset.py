@@ -18,7 +18,7 @@ def _writer(folder, **changes):
         "folder": folder,
         "class_names": NAMES,
         "shard_lengths": (3, 3, 1),
-        "picture_size": 8,
+        "image_size": 8,
         "label_size": 6,
         "latent_shape": (5,),
         "soft_size": 6,
@@ -166,7 +166,7 @@ def test_probabilities_may_come_as_they_are_stored(tmp_path):
 def test_metadata_is_what_the_labels_add_up_to(folder):
     examples = [_example(i) for i in range(7)]
     found = tfds.builder_from_directory(folder / "generated" / "1.0.0").info.metadata
-    assert found["num_pictures"] == 7
+    assert found["num_images"] == 7
     for name in ("confidence", "disagreement"):
         assert found[f"mean_{name}"] == pytest.approx(np.mean([e[name] for e in examples]))
     pixels = np.bincount(np.stack([example["mask"] for example in examples]).ravel())

@@ -13,7 +13,7 @@ import pytest
 from flax.training.train_state import TrainState
 
 from repgan_jax.errors import UserError
-from repgan_jax.runtime import parallel
+from repgan_jax.runtime import parallel, pipelining
 
 VARIABLES = {"kernel": jax.random.normal(jax.random.key(1), (5, 3))}
 
@@ -102,7 +102,7 @@ def test_ahead_keeps_the_order_and_its_bounds(count):
         return i
 
     with ThreadPoolExecutor(2) as pool:
-        for i in parallel.ahead(pool, (partial(call, i) for i in range(10)), count):
+        for i in pipelining.ahead(pool, (partial(call, i) for i in range(10)), count):
             seen.append(i)
             assert len(begun) <= len(seen) + count
     assert seen == list(range(10))
@@ -118,7 +118,7 @@ def test_ahead_passes_errors_on_and_drops_the_rest():
         go.wait(0.2)
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(OSError, match="full"):
-        for _ in parallel.ahead(pool, (partial(call, i) for i in range(10)), 5):
+        for _ in pipelining.ahead(pool, (partial(call, i) for i in range(10)), 5):
             pass
     assert max(started) < 6
 

@@ -12,7 +12,7 @@ from repgan_jax.runtime import preemption
 
 BUSY = """
 import contextlib, hashlib, sys
-from repgan_jax import preemption
+from repgan_jax.runtime import preemption
 preemption.GRACE, preemption.GRACE_DEFERRED = 0.3, 0.6
 inner = preemption.deferred if sys.argv[1] == "deferred" else contextlib.nullcontext
 with preemption.terminable("farewell"), inner():

@@ -148,8 +148,8 @@ def test_records_of_earlier_versions_count(tiny_run, workdir, tmp_path):
             ("evaluate",),
         ),
         (
-            {"sample__num_pictures": 2},
-            "sample: starting again, for these changed: config.sample.num_pictures 3 -> 2",
+            {"sample__num_images": 2},
+            "sample: starting again, for these changed: config.sample.num_images 3 -> 2",
             ("sample",),
         ),
         (
@@ -182,16 +182,16 @@ def test_changed_photo_is_evaluated_again(tiny_run, workdir, tmp_path):
     ("change", "named"),
     [
         ({"generate__truncation": 0.5}, "config.generate.truncation 1.0 -> 0.5"),
-        ({"generate__num_pictures": 16}, "config.generate.num_pictures 12 -> 16"),
+        ({"generate__num_images": 16}, "config.generate.num_images 12 -> 16"),
     ],
 )
 def test_dataset_of_other_settings_is_kept_beside_the_new_one(tiny_run, workdir, change, named):
     code, out, err = tiny_run.run(workdir, stages="generate", **change)
     assert code == 0 and f"generate: starting again, for these changed: {named}\n" in out, err
-    count = change.get("generate__num_pictures", 12)
+    count = change.get("generate__num_images", 12)
     assert len(dataset.open_dataset(workdir / "generate")) == count
     assert len(dataset.open_dataset(workdir / "generate.previous")) == 12
-    shutil.rmtree(workdir / "fewshot/heads")  # nothing is generated again
+    shutil.rmtree(workdir / "fewshot/labeller")  # nothing is generated again
     code, out, err = tiny_run.run(workdir, stages="generate")
     assert code == 0 and "generate: done already (same settings), kept until now" in out, err
     assert len(dataset.open_dataset(workdir / "generate")) == 12

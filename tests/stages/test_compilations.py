@@ -54,7 +54,7 @@ def compiled(tiny_run, tmp_path, use_devices):
         # 50 steps are one call
         ("fewshot", (), "fit_chunk", "fewshot__steps", (50, 150), {"fewshot__head": "mlp0"}),
         # four a call: the last one is of less
-        ("generate", ("fewshot",), "sample", "generate__num_pictures", (8, 22), {}),
+        ("generate", ("fewshot",), "sample", "generate__num_images", (8, 22), {}),
         (
             "autoshot",
             ("fewshot", "generate"),

@@ -9,7 +9,7 @@ import pytest
 from repgan_jax import main
 from repgan_jax.data import dataset
 from repgan_jax.io import images
-from repgan_jax.stages import generate
+from repgan_jax.stages import datasets
 
 FIELDS = {
     "fewshot__ensemble": 2,
@@ -36,13 +36,13 @@ def test_the_most_disputed_pictures_are_left_out_and_listed(disputed):
     listed = json.loads((workdir / "autoshot/dropped.json").read_text())
     assert listed["indices"] == sorted(worst)
     assert listed["disagreement_from"] == pytest.approx(min(disagreement[i] for i in worst))
-    assert "autoshot: 3 of 12 pictures left out (disagreement from " in out
+    assert "autoshot: 3 of 12 images left out (disagreement from " in out
 
 
 def test_training_and_exports_see_the_others_alone(disputed, tiny_chain, tmp_path):
     workdir, _ = disputed
     config = main.read_config(tiny_chain.arguments(workdir, **FIELDS))
-    kept = generate.open_kept(config, workdir, tmp_path)
+    kept = datasets.open_kept(config, workdir, tmp_path)
     listed = json.loads((tmp_path / "dropped.json").read_text())["indices"]
     assert sorted([*listed, *(int(example["index"]) for example in kept)]) == list(range(12))
     assert len(kept) == 9

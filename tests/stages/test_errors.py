@@ -144,7 +144,7 @@ def test_settings_of_fewshot(tiny_chain, tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generate__picture_size": 24}, "config.generate.picture_size: 24, expected a divisor"),
+        ({"generate__image_size": 24}, "config.generate.image_size: 24, expected a divisor"),
         ({"generate__shard_size": 0}, "config.generate.shard_size: 0, expected at least 1"),
         ({"generate__noise": "loud"}, "config.generate.noise: 'loud', expected one of stored"),
         ({"generate__label": 1}, "config.generate.label: 1, expected -1 (any) or one of the"),
@@ -181,8 +181,8 @@ def test_settings_of_autoshot(tiny_run, workdir, changes, message):
     ("changes", "message"),
     [
         (
-            {"generate__picture_size": 16},
-            "config.generate.picture_size: pictures of 16 pixels but labels of 32; ",
+            {"generate__image_size": 16},
+            "config.generate.image_size: pictures of 16 pixels but labels of 32; ",
         ),
         ({"generate__soft_labels": False}, "config.autoshot.soft_targets: the dataset has no "),
     ],
@@ -197,10 +197,10 @@ def test_dataset_that_autoshot_cannot_use(tiny_run, workdir, changes, message):
     ("changes", "message"),
     [
         ({"generate__soft_size": 5}, "config.generate.soft_size: 5, expected a divisor of the "),
-        ({"generate__picture_size": 24}, "config.generate.picture_size: 24, expected a divisor"),
-        ({"generate__picture_size": 16}, "config.generate.picture_size: pictures of 16 pixels "),
+        ({"generate__image_size": 24}, "config.generate.image_size: 24, expected a divisor"),
+        ({"generate__image_size": 16}, "config.generate.image_size: pictures of 16 pixels "),
         ({"generate__soft_labels": False}, "config.autoshot.soft_targets: the dataset has no "),
-        ({"generate__num_pictures": 1}, "config.autoshot.held_out: 0.2 of 1 generated pictures "),
+        ({"generate__num_images": 1}, "config.autoshot.held_out: 0.2 of 1 generated pictures "),
         ({"autoshot__batch_size": 12}, "config.autoshot.batch_size: 12, expected a multiple of "),
         ({"evaluate__masks": "/nowhere"}, "/nowhere: no such folder; expected the true masks of "),
         ({"generate__drop": 0.25}, "config.generate.drop: 0.25, but a single head never disagrees"),
@@ -231,7 +231,7 @@ def test_a_late_stage_fails_before_the_first_begins(tiny_chain, tmp_path, change
         ({"generate__noise": "loud"}, "config.generate.noise: 'loud', expected one of stored"),
         ({"generate__label": 1}, "config.generate.label: 1, expected -1 (any) or one of the"),
         ({"autoshot__widths": "8,8,8,8,8,8"}, "config.autoshot.widths, patch: the network needs"),
-        ({"sample__num_pictures": 0}, "config.sample.num_pictures: 0, expected at least 1"),
+        ({"sample__num_images": 0}, "config.sample.num_images: 0, expected at least 1"),
         ({"verify__samples": -1}, "config.verify.samples: -1, expected at least 0"),
         ({"segment__batch_size": 0}, "config.segment.batch_size: 0, expected at least 1"),
         (
@@ -337,7 +337,7 @@ def test_photos_may_be_made_by_a_stage_before(tiny_chain, tmp_path):
     made = tmp_path / "run/invert/images"
     line = _fails(tiny_chain, tmp_path / "run", stages="fewshot,segment", segment__input=made)
     assert line.startswith(f"{made}: no such file or folder")
-    assert (tmp_path / "run/fewshot/heads").exists()
+    assert (tmp_path / "run/fewshot/labeller").exists()
 
 
 def test_classes_that_no_shot_shows_are_named(tiny_chain, inputs, tmp_path):

@@ -4,14 +4,14 @@ import shutil
 import jax
 import numpy as np
 
-from repgan_jax.io import checkpoint
-from repgan_jax.stages import fewshot
+import repgan_jax
 
 
 def _read(workdir):
     """Returns the variables of the heads and the losses of a finished stage."""
     curve = json.loads((workdir / "fewshot/curve.json").read_text())
-    return checkpoint.read_tree(workdir / "fewshot/heads"), [row["loss"] for row in curve]
+    labeller = repgan_jax.load_labeller(workdir)
+    return jax.device_get(labeller.variables), [row["loss"] for row in curve]
 
 
 def test_heads_learn_the_shots(tiny_run):
@@ -36,16 +36,20 @@ def test_training_that_diverges_is_no_result(tiny_run, tmp_path):
     fields = {"stages": "fewshot", "fewshot__learning_rate": 1e30}
     code, _, err = tiny_run.run(tmp_path / "run", **fields)
     assert code == 2
-    assert "error: fewshot: the loss became nan; " in err
-    assert "try a lower config.fewshot.learning_rate than 1e+30\n" in err
-    assert not (tmp_path / "run/fewshot/heads").exists()
+    assert (
+        "error: config.fewshot.learning_rate: the loss became nan; expected less than 1e+30\n"
+        in err
+    )
+    assert not (tmp_path / "run/fewshot/labeller").exists()
 
 
 def test_heads_are_found_again(tiny_run):
-    head, taps, variables, palette = fewshot.load_heads(tiny_run.workdir)
-    assert head.size == 32 and palette.names == ("background", "disc", "bright")
-    assert taps[0] == "conv_01_8" and taps[-1] == "conv_08_64"  # all from 8x8 up
-    assert all(leaf.shape[0] == 1 for leaf in jax.tree.leaves(variables["params"]))
+    labeller = repgan_jax.load_labeller(tiny_run.workdir)
+    assert labeller.label_size == 32
+    assert labeller.class_names == ("background", "disc", "bright")
+    names = labeller.tap_names
+    assert names[0] == "conv_01_8" and names[-1] == "conv_08_64"  # all from 8x8 up
+    assert labeller.num_heads == 1
 
 
 def test_latent_a_layer_is_as_good_as_one_for_all(tiny_run, tmp_path):

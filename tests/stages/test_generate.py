@@ -54,7 +54,7 @@ def test_labels_fit_each_other(records):
 )
 def test_settings_reach_the_samples(tiny_run, tmp_path, records, changes):
     shutil.copytree(tiny_run.workdir / "fewshot", tmp_path / "fewshot")
-    changes |= {"generate__num_pictures": 3, "generate__soft_labels": False}
+    changes |= {"generate__num_images": 3, "generate__soft_labels": False}
     assert tiny_run.run(tmp_path, stages="generate", **changes)[0] == 0
     made = list(dataset.open_dataset(tmp_path / "generate"))
     assert len(made) == 3

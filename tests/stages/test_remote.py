@@ -165,13 +165,13 @@ def test_a_run_that_took_the_folder_meanwhile_is_noticed(heads, tiny_chain, monk
 
     def take(*_, **__):
         record = json.loads(path.read_text())
-        record["fields"]["sample.num_pictures"] = 5
+        record["fields"]["sample.num_images"] = 5
         path.write_text(json.dumps(record))
 
     monkeypatch.setattr(images, "write_png", take)
     code, _, err = tiny_chain.run(heads, stages="sample")
     assert code == 2 and err.count("\n") == 1
-    assert f"{heads}/sample: another run has other settings (config.sample.num_pictures 5" in err
+    assert f"{heads}/sample: another run has other settings (config.sample.num_images 5" in err
 
 
 def test_processes_without_a_common_folder_write_the_same_bytes(heads, forks, whole, tmp_path):
@@ -221,7 +221,7 @@ def test_training_goes_on_elsewhere(data, forks, tmp_path):
     assert code == -signal.SIGKILL, output
     ((code, output),) = forks(tmp_path / "second", **fields)
     assert code == 0 and "| 6/12 [00:00<" in output, output
-    assert (data / "autoshot/segmenter.json").exists()
+    assert (data / "autoshot/segmenter/config.json").exists()
     assert not (data / "autoshot/.kept.tar").exists()
 
 

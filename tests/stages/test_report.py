@@ -45,7 +45,7 @@ def fill(workdir, *, shots, pictures, size):
     generate = workdir / "generate"
     confidence = [0.99 - 0.4 * ((7 * i) % pictures) / pictures for i in range(pictures)]
     dataset_of(generate, photos, truths, confidence, palette)
-    stage(generate, 512.0, {"pictures_per_second": 1.953}, {"generate.num_pictures": pictures})
+    stage(generate, 512.0, {"pictures_per_second": 1.953}, {"generate.num_images": pictures})
 
     autoshot = workdir / "autoshot"
     autoshot.mkdir()

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
+import repgan_jax
 from repgan_jax import main
-from repgan_jax.io import checkpoint
-from repgan_jax.stages import autoshot
+from repgan_jax.training import batches
 
 QUICK = "--xla_backend_optimization_level=0"  # to compile, which all but process 0 do each time
 
@@ -51,7 +51,7 @@ def _expect_same(workdir, whole):
     assert [row["step"] for row in found] == [6, 6, 12, 12]
     for row, other in zip(found, expected, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
-    found, expected = (checkpoint.read_tree(run / "autoshot/best") for run in (workdir, whole))
+    found, expected = (repgan_jax.load_segmenter(run).variables for run in (workdir, whole))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
     status = json.loads((workdir / "autoshot/stage.json").read_text())["status"]
     assert status == "done"
@@ -93,16 +93,16 @@ def test_a_killed_process_ends_the_other_and_costs_the_steps_since(train, workdi
 @pytest.mark.slow
 def test_alone_it_keeps_its_step_too(tiny_run, workdir, monkeypatch):
     """Stopped before a first validation, in the step of one, and in the last step."""
-    batches, saved = autoshot._batches, []
+    make_batches, saved = batches.make_batches, []
     for told in (2, 3, 6):  # counted from where the one before was stopped
 
-        def stopping(*arguments, told=told):
-            for i, batch in enumerate(batches(*arguments), 1):
+        def stopping(*arguments, told=told, **options):
+            for i, batch in enumerate(make_batches(*arguments, **options), 1):
                 if i == told:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield batch
 
-        monkeypatch.setattr(autoshot, "_batches", stopping)
+        monkeypatch.setattr(batches, "make_batches", stopping)
         start = time.monotonic()
         code, out, err = tiny_run.run(workdir, stages="autoshot")
         assert (code, out.splitlines()[-1]) == (0, main.TERMINATED), err
@@ -125,7 +125,7 @@ def test_two_processes_fit_heads_on_batches_of_shots(forks, tiny_run, tmp_path):
     (tmp_path / "two").mkdir()
     codes, outputs = zip(*forks(tmp_path / "two", count=2, **fields), strict=True)
     assert codes == (0, 0), outputs
-    one, two = (checkpoint.read_tree(tmp_path / name / "fewshot/heads") for name in ("one", "two"))
+    one, two = (repgan_jax.load_labeller(tmp_path / name).variables for name in ("one", "two"))
     # twenty steps of 1e-2, on sums in another order
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one, two)
     one, two = (

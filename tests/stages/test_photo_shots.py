@@ -10,9 +10,9 @@ from PIL import Image
 from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 from repgan_jax.inversion import cache as inversions
-from repgan_jax.inversion import photo_shots
 from repgan_jax.io import images
 from repgan_jax.palette import IGNORE
+from repgan_jax.stages import photo_shots
 
 LENIENT = {
     "invert__fast__good_lpips": 1e9,

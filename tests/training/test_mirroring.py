@@ -1,6 +1,5 @@
 """Left and right through the stages: one decision for heads, network and predictions."""
 
-import json
 import shutil
 
 import numpy as np
@@ -11,7 +10,7 @@ from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 from repgan_jax.io import images
 from repgan_jax.palette import Palette, default_colours
-from repgan_jax.stages import mirroring
+from repgan_jax.training import mirroring
 
 STAGES = "fewshot,generate,autoshot"
 
@@ -118,7 +117,7 @@ def _sides(masks):
 
 
 def test_sides_that_no_name_tells_are_not_mixed_up(unpaired, photos):
-    assert json.loads((unpaired / "fewshot/head.json").read_text())["flip"] is False
+    assert repgan_jax.load_labeller(unpaired).flip is False
     segmenter = repgan_jax.load_segmenter(unpaired)
     assert not segmenter.flip and segmenter.palette.mirrored == ()
     assert min(_sides(segmenter.predict(photos))) > 0.8
