@@ -5,6 +5,8 @@ python -m repgan_jax.main --config=configs/face.py --config.fewshot.steps=500
 
 from ml_collections import ConfigDict, config_dict
 
+from repgan_jax import config_file
+
 
 def get_config() -> ConfigDict:
     """Returns the defaults, shared by all domains."""
@@ -151,6 +153,7 @@ def get_config() -> ConfigDict:
     export.output = ""  # folder; "" = export/FORMAT in the workdir
     export.held_out = 0.05  # share of the images, the last ones, in the split "val"
     export.shard_size = 500  # images per Parquet file; in any format, a kill costs so many at most
+    config_file.add_former_names(config)
     config.lock()  # unknown fields are errors, in a config file as on the command line
     config.evaluate.class_map.unlock()
     return config

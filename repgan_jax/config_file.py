@@ -17,7 +17,7 @@ from repgan_jax.errors import UserError
 _ARGUMENT = re.compile(r"--?(?:no)?config\.([^=\[]+)")
 
 
-# Fields that had other names in version 0.1.0: these are still accepted, with a note.
+# Fields that had other names in version 0.1.0, which are still accepted.
 RENAMED = {
     "fewshot.picture_tolerance": "fewshot.image_tolerance",
     "generate.num_pictures": "generate.num_images",
@@ -26,30 +26,19 @@ RENAMED = {
 }
 
 
-def rename_arguments(argv: Sequence[str]) -> list[str]:
-    """Returns `argv` with today's names of renamed fields; prints a note for each."""
-    renamed = []
+def note_former_names(argv: Sequence[str]) -> None:
+    """Prints a note for every argument that uses a former name of a field."""
     for argument in argv:
         found = _ARGUMENT.match(argument)
-        if found and found[1] in RENAMED:
-            _note(found[1])
-            argument = argument.replace(f"config.{found[1]}", f"config.{RENAMED[found[1]]}", 1)
-        renamed.append(argument)
-    return renamed
+        if found and (new := RENAMED.get(found[1])):
+            print(f"note: config.{found[1]} is called config.{new} now", flush=True)
 
 
-def rename_fields(config: ConfigDict) -> None:
-    """Moves values of renamed fields, as a config file may set them; prints a note for each."""
+def add_former_names(config: ConfigDict) -> None:
+    """Makes former names of renamed fields stand for the fields, in config files as well."""
     for old, new in RENAMED.items():
         group, name = old.split(".")
-        if name in config.get(group, {}):
-            _note(old)
-            config[group][new.split(".")[1]] = config[group][name]
-            del config[group][name]
-
-
-def _note(old: str) -> None:
-    print(f"note: config.{old} is called config.{RENAMED[old]} now; change the name", flush=True)
+        config[group][name] = config[group].get_ref(new.split(".")[1])
 
 
 def load_config(path: str) -> ConfigDict:
@@ -75,7 +64,6 @@ def load_config(path: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         found = type(config).__name__
         raise UserError(f"{file}: get_config returned {found}, expected a ConfigDict")
-    rename_fields(config)
     return config
 
 

@@ -65,12 +65,13 @@ def help_text() -> str:
 
 def read_config(argv: Sequence[str]) -> ConfigDict:
     """Returns the config that the arguments `argv` (without the program's name) ask for."""
-    path, rest = _take_config(config_file.rename_arguments(argv))
+    path, rest = _take_config(argv)
     values, argv = flags.FlagValues(), ["main", *rest]
     config = None
     if path:
         config = config_file.load_config(path)
         config_file.check_names(config, rest)
+        config_file.note_former_names(rest)
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         stray = values(argv)[1:]

@@ -313,3 +313,17 @@ def test_compilation_cache_is_used(stage, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main.main([CONFIG, "--config.stages=report", "--config.compilation_cache=~/xla"]) == 0
     assert settings["jax_compilation_cache_dir"] == str(tmp_path / "xla")
+
+
+def test_former_names_of_fields_are_accepted(tmp_path, capsys):
+    config = main.read_config(["--config=face", "--config.generate.num_pictures=7"])
+    assert config.generate.num_images == config.generate.num_pictures == 7
+    assert "config.generate.num_pictures is called config.generate.num_images now" in (
+        capsys.readouterr().out
+    )
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from repgan_jax.configs import base\n\n\ndef get_config():\n"
+        "    config = base.get_config()\n    config.sample.num_pictures = 3\n    return config\n"
+    )
+    assert main.read_config([f"--config={path}"]).sample.num_images == 3

@@ -178,6 +178,8 @@ def _leaves(config: ConfigDict, field: str) -> Iterator[tuple[str, Any]]:
     value = get(config, field)
     if isinstance(value, ConfigDict):
         for key in value:
+            if f"{field}.{key}" in config_file.RENAMED:  # another name of a field that is there
+                continue
             yield from ((f"{field}.{name}", leaf) for name, leaf in _leaves(value, key))
     else:
         yield field, value

@@ -386,10 +386,10 @@ def test_photo_and_truth_of_different_shape(tiny_run, workdir, inputs):
 
 
 def test_damaged_segmenter(tiny_run, workdir):
-    for path in (workdir / "autoshot/best").rglob("d/*"):
-        path.write_bytes(b"")
+    path = workdir / "autoshot/segmenter/model.safetensors"
+    path.write_bytes(b"")
     line = _fails(tiny_run, workdir, stages="segment")
-    assert line.startswith(f"{workdir / 'autoshot/best'}: damaged, as its checksums show (")
+    assert line.startswith(f"{path}: damaged (its checksum is not the one in config.json); ")
 
 
 def test_cut_dataset(tiny_run, workdir):

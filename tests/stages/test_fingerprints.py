@@ -136,3 +136,14 @@ def test_digest_sees_names_and_bytes(tmp_path):
     assert folder("moved bytes", {"a": b"12", "b/c": b""}) != first
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         fingerprints.digest(tmp_path / "nowhere")
+
+
+def test_records_with_former_names_of_fields_stay_valid():
+    config = base.get_config()
+    new = fingerprints.values(config, ("generate", "sample"))
+    assert "generate.num_images" in new and "generate.num_pictures" not in new
+    former = {"generate.num_images": "generate.num_pictures"}
+    old = {former.get(name, name): value for name, value in new.items()}
+    assert not list(fingerprints.changed_values(old, new))
+    old["generate.num_pictures"] += 1
+    assert len(list(fingerprints.changed_values(old, new))) == 1
