@@ -80,7 +80,7 @@ def test_saved_and_loaded_labellers_agree(tmp_path):
 
 def test_loading_from_bad_folders_is_refused(tmp_path):
     labeller, _ = ensemble(1)
-    with pytest.raises(UserError, match="no Labeller here"):
+    with pytest.raises(UserError, match="no labeller here"):
         load_labeller(tmp_path / "nowhere")
     labeller.save(tmp_path / "one")
     with pytest.raises(UserError, match="holds Labeller, expected Generator"):

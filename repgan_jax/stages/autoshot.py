@@ -36,7 +36,7 @@ def check(config: ConfigDict) -> None:
         if size is None:  # there is no dataset, or a remote one, of which `run` will know
             return
         options.check_targets(has_probabilities=soft_labels)
-        batches.num_held_out(round((1 - config.generate.drop) * count), options.held_out)
+        batches.num_held_out(datasets.num_kept(config, count), options.held_out)
         if label_size := common.made_with(config, "fewshot", "label_size"):
             options.check_sizes(size, label_size)
 

@@ -97,10 +97,8 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
     share = config.generate.drop
     source = common.finished_folder(workdir, "generate")
     data = dataset.open_dataset(source)
-    if not (count := round(share * len(data))):
+    if not (count := len(data) - num_kept(config, len(data))):
         return data
-    if count == len(data):
-        raise UserError(f"config.generate.drop: {share} of {len(data)} images leaves none")
     disagreement = dataset.read_scores(source)["disagreement"]
     if not disagreement.any():
         raise _never_disagrees(share)
@@ -122,6 +120,14 @@ def check_drop(config: ConfigDict) -> None:
     count = round(share * config.generate.num_images)
     if count and config.fewshot.ensemble < 2 and {"fewshot", "generate"} <= set(config.stages):
         raise _never_disagrees(share)
+
+
+def num_kept(config: ConfigDict, count: int) -> int:
+    """Returns how many of `count` images `config.generate.drop` leaves; UserError where none."""
+    share = config.generate.drop
+    if (dropped := round(share * count)) == count:
+        raise UserError(f"config.generate.drop: {share} of {count} images leaves none")
+    return count - dropped
 
 
 def _never_disagrees(share: float) -> UserError:

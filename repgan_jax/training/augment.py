@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training image, one draw per image.
+    """Random changes of a training image, one draw per image; a pytree of numbers.
 
     Attributes:
         flip: probability of a horizontal flip.

@@ -77,7 +77,7 @@ def test_sheet_shows_where_heads_disagree(disputed):
     [
         (0.25, "config.generate.drop: 0.25, but a single head never disagrees; expected "),
         (1.0, "config.generate.drop: 1.0, expected 0 <= share < 1"),
-        (0.97, "config.generate.drop: 0.97 of 12 pictures leaves none"),
+        (0.97, "config.generate.drop: 0.97 of 12 images leaves none"),
     ],
 )
 def test_shares_that_cannot_be_left_out(tiny_run, tmp_path, share, message):

@@ -6,12 +6,12 @@ import types
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from repgan_jax.data.export.coco import Coco
 from repgan_jax.io import images
-from repgan_jax.stages import autoshot, export
+from repgan_jax.stages import export
+from repgan_jax.training import batches
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_held_out_pictures_are_those_of_autoshot(run, monkeypatch, share):
     fake.finish = lambda parts: None
     monkeypatch.setitem(export.FORMATS, "coco", lambda folder, palette: fake)
     assert run(held_out=share)[0] == 0
-    count = autoshot._num_held_out(12, ConfigDict({"held_out": share}))
+    count = batches.num_held_out(12, share)
     held_out = [i for part in seen if part.split == "val" for i in part.indices]
     assert held_out == list(range(12 - count, 12))
     assert sorted(i for part in seen for i in part.indices) == list(range(12))

@@ -1,12 +1,12 @@
 """Left and right through the stages: one decision for heads, network and predictions."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
 import repgan_jax
-from repgan_jax.configs import base
 from repgan_jax.errors import UserError
 from repgan_jax.io import images
 from repgan_jax.palette import Palette, default_colours
@@ -28,45 +28,52 @@ def _labels(count, names=("background", "alpha", "beta")):
         (3, True, False, "nothing is mirrored: 'alpha' is on the left in 3 shots"),
         (2, True, True, "warning: 'alpha' is on the left in 2 shots"),
         (3, "always", True, "warning: 'alpha' is on the left in 3 shots"),
-        (3, False, False, "nothing is mirrored, as config.fewshot.flip says"),
+        (3, False, False, "nothing is mirrored, as flip=False says"),
     ],
 )
-def test_labels_of_one_side_decide(capsys, count, wanted, decision, said):
-    assert mirroring.decide(*_labels(count), wanted) is decision
-    out = capsys.readouterr().out
-    assert out.startswith(f"fewshot: {said}") and out.count("\n") == 1
+def test_labels_of_one_side_decide(count, wanted, decision, said):
+    lines = []
+    assert mirroring.decide(*_labels(count), wanted, say=lines.append) is decision
+    (line,) = lines
+    assert line.startswith(said)
     if wanted:
-        assert (
-            "'NAME <-> NAME' after the classes in config.classes or in config.mirror_pairs" in out
-        )
+        assert "'NAME <-> NAME' after the classes in the class list or in mirror_pairs" in line
 
 
-def test_pairs_are_said_with_their_origin(capsys):
+def test_pairs_are_said_with_their_origin():
+    lines = []
     labels, palette = _labels(3, ("background", "lado izquierdo", "lado derecho"))
-    assert mirroring.decide(labels, palette, True)
-    out = capsys.readouterr().out
-    assert "mirrored images: lado izquierdo and lado derecho (guessed from the names; " in out
+    assert mirroring.decide(labels, palette, True, say=lines.append)
+    assert "mirrored images: lado izquierdo and lado derecho (guessed from the names; " in lines[0]
     labels, palette = _labels(3)
-    assert mirroring.decide(labels, palette.with_pairs("alpha <-> beta", "test"), True)
-    assert capsys.readouterr().out == "fewshot: trade places in mirrored images: alpha and beta\n"
+    palette = palette.with_pairs("alpha <-> beta", "test")
+    assert mirroring.decide(labels, palette, True, say=lines.append)
+    assert lines[1:] == ["swapped in mirrored images: alpha and beta"]
 
 
 @pytest.mark.parametrize("value", ["auto", "yes", 2, None])
 def test_values_of_flip(value):
-    config = base.get_config()
-    config.fewshot.flip = value
-    with pytest.raises(UserError, match=r"^config.fewshot.flip: .*expected True, False or a"):
-        mirroring.check(config)
+    with pytest.raises(UserError, match=r"^flip: .*expected True, False or always"):
+        mirroring.check(value)
 
 
 @pytest.mark.parametrize(
     ("heads_flip", "probability", "decision"),
-    [(True, 0.5, True), (True, 0.0, False), (False, 0.5, False), (False, 0.0, False)],
+    [(True, 0.0, False), (False, 0.5, False)],
 )
-def test_the_network_mirrors_where_heads_and_its_own_training_do(heads_flip, probability, decision):
-    options = base.get_config().autoshot
-    options.augment.flip = probability
-    assert mirroring.for_network(options, heads_flip=heads_flip) is decision
+def test_the_network_mirrors_where_heads_and_its_own_training_do(
+    tiny_run, tmp_path, heads_flip, probability, decision
+):
+    for stage in ("fewshot", "generate"):
+        shutil.copytree(tiny_run.workdir / stage, tmp_path / "run" / stage)
+    folder = tmp_path / "run/fewshot/labeller"
+    labeller = repgan_jax.load_labeller(folder)
+    assert labeller.flip and repgan_jax.load_segmenter(tiny_run.workdir).flip
+    dataclasses.replace(labeller, flip=heads_flip).save(folder)
+    fields = {"autoshot__augment__flip": probability, "autoshot__steps": 3}
+    code, _, err = tiny_run.run(tmp_path / "run", stages="autoshot", **fields)
+    assert code == 0, err
+    assert repgan_jax.load_segmenter(tmp_path / "run").flip is decision
 
 
 def test_pairs_that_are_wrong_cost_no_finished_heads(tiny_run, tmp_path):
