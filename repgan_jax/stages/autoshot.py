@@ -25,7 +25,7 @@ def check(config: ConfigDict) -> None:
     """Raises UserError for settings that do not fit each other or the devices."""
     datasets.check_drop(config)
     options = _options(config)
-    with common.config_names(config, "autoshot"):
+    with common.config_names(config, "autoshot", "generate"):
         options.check()
         if not common.may_be_done(config, "autoshot", FIELDS):
             common.expect_share(config, "autoshot.batch_size")
@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     ) as stage:
         if stage.finished:
             return
-        with common.config_names(config, "autoshot"):
+        with common.config_names(config, "autoshot", "generate"):
             best, segmenter = _train(config, workdir, stage.folder)
         if distributed.leads():
             segmenter.save(stage.folder / RESULT)

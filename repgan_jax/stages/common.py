@@ -200,19 +200,21 @@ def expect_share(config: ConfigDict, field: str) -> None:
 
 
 @contextlib.contextmanager
-def config_names(config: ConfigDict, group: str) -> Iterator[None]:
+def config_names(config: ConfigDict, *groups: str) -> Iterator[None]:
     """Names config fields in errors about arguments: `steps: 0, ...` of `config.GROUP.steps`.
 
     Args:
         config: of the run.
-        group: whose fields are the arguments; other names may be fields of `config` itself.
+        groups: whose fields are the arguments, the first that has one; others may be fields of
+            `config` itself.
     """
     try:
         yield
     except UserError as error:
         name = re.match(r"\w+(?=[:,] )", str(error))
-        if name and name[0] in config[group]:
-            raise UserError(f"config.{group}.{error}") from error
+        for group in groups if name else ():
+            if name[0] in config[group]:
+                raise UserError(f"config.{group}.{error}") from error
         if name and name[0] in config:
             raise UserError(f"config.{error}") from error
         raise

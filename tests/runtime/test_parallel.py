@@ -129,7 +129,7 @@ def test_padded_repeats_the_last_index():
 
 
 def test_unknown_backend_is_refused():
-    with pytest.raises(UserError, match="config.backend: 'pmapp', expected one of shard_map, pmap"):
+    with pytest.raises(UserError, match="^backend: 'pmapp', expected one of shard_map, pmap"):
         parallel.spread(_sample, backend="pmapp")
 
 

@@ -100,7 +100,7 @@ def test_mask_with_an_unknown_id(tiny_chain, inputs, tmp_path):
             "no weights of LPIPS here",
         ),  # photos, then
         (lambda shots: _write_latents(shots, slice(2)), "latents.npz: no latent for "),
-        (lambda shots: _write_latents(shots, [1, 0, 2]), "its latent makes another picture"),
+        (lambda shots: _write_latents(shots, [1, 0, 2]), "its latent makes another image"),
         (lambda shots: _write_latents(shots, slice(3), width=40), "w of shape (40,); "),
         (lambda shots: (shots / "masks/seed001.png").unlink(), "no mask for shot 'seed001'"),
         (lambda shots: shutil.rmtree(shots / "images"), "images: no such file or folder"),
@@ -167,7 +167,7 @@ def test_settings_of_generate(tiny_run, workdir, changes, message):
             "config.autoshot.batch_size: 12, expected a multiple of the 8 devices",
         ),
         ({"autoshot__widths": "8,8,8,8,8,8"}, "config.autoshot.widths, patch: the network needs"),
-        ({"autoshot__held_out": 1.0}, "config.autoshot.held_out: 1.0 of 12 generated pictures "),
+        ({"autoshot__held_out": 1.0}, "config.autoshot.held_out: 1.0 of 12 generated images "),
         ({"autoshot__steps": 2}, "config.autoshot.warmup_steps: 2, expected fewer than"),
         ({"autoshot__steps": 0}, "config.autoshot.steps: 0, expected at least 1"),
         ({"autoshot__eval_every": 0}, "config.autoshot.eval_every: 0, expected at least 1"),
@@ -182,7 +182,7 @@ def test_settings_of_autoshot(tiny_run, workdir, changes, message):
     [
         (
             {"generate__image_size": 16},
-            "config.generate.image_size: pictures of 16 pixels but labels of 32; ",
+            "config.generate.image_size: images of 16 pixels but labels of 32; ",
         ),
         ({"generate__soft_labels": False}, "config.autoshot.soft_targets: the dataset has no "),
     ],
@@ -198,9 +198,9 @@ def test_dataset_that_autoshot_cannot_use(tiny_run, workdir, changes, message):
     [
         ({"generate__soft_size": 5}, "config.generate.soft_size: 5, expected a divisor of the "),
         ({"generate__image_size": 24}, "config.generate.image_size: 24, expected a divisor"),
-        ({"generate__image_size": 16}, "config.generate.image_size: pictures of 16 pixels "),
+        ({"generate__image_size": 16}, "config.generate.image_size: images of 16 pixels "),
         ({"generate__soft_labels": False}, "config.autoshot.soft_targets: the dataset has no "),
-        ({"generate__num_images": 1}, "config.autoshot.held_out: 0.2 of 1 generated pictures "),
+        ({"generate__num_images": 1}, "config.autoshot.held_out: 0.2 of 1 generated images "),
         ({"autoshot__batch_size": 12}, "config.autoshot.batch_size: 12, expected a multiple of "),
         ({"evaluate__masks": "/nowhere"}, "/nowhere: no such folder; expected the true masks of "),
         ({"generate__drop": 0.25}, "config.generate.drop: 0.25, but a single head never disagrees"),
@@ -307,7 +307,7 @@ def test_shots_that_teach_nothing(tiny_chain, inputs, tmp_path, value, message):
     names = {"fewshot__names": "seed001", "fewshot__empty": True}
     line = _fails_on_shots(tiny_chain, inputs, tmp_path / "run", **names)
     assert line.startswith("config.fewshot.shots: the masks show ")
-    assert line.endswith("; expected two or more")
+    assert line.endswith("; expected two classes or more")
 
 
 def test_uncertain_masks_are_refused_until_their_meaning_is_stated(tiny_chain, inputs, tmp_path):
