@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,27 +20,10 @@ from repgan_jax.io import checkpoint, objects, remote, results
 from repgan_jax.models import heads
 from repgan_jax.ops import taps as taps_lib
 from repgan_jax.palette import Palette
+from repgan_jax.synthesize import Sample
 
 RESULT = "labeller"  # folder in that of stage `fewshot`
 _KIND = "Labeller"
-
-
-class Sample(NamedTuple):
-    """Generated images with their labels.
-
-    Attributes:
-        images: uint8 [N, s, s, 3].
-        masks: int32 [N, S, S], the most likely class of each pixel.
-        probabilities: float32 [N, S, S, K].
-        latents: float32 [N, D].
-        disagreement: float32 [N, S, S] of the ensemble's heads in nats; 0 for a single head.
-    """
-
-    images: np.ndarray
-    masks: np.ndarray
-    probabilities: np.ndarray
-    latents: np.ndarray
-    disagreement: np.ndarray
 
 
 @jax.tree_util.register_dataclass

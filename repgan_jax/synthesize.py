@@ -1,23 +1,49 @@
 """Images and their labels from a generator and its labeller, sample by sample."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from repgan_jax.generator import Generator
 from repgan_jax.ops import resampling
 
-if TYPE_CHECKING:
-    from repgan_jax.labeller import Labeller  # which calls this module
-
-    Fixed = tuple[Generator, Labeller, jax.Array]
-
 NOISES = ("stored", "none", "fresh")
+
+
+class LabelsTaps(Protocol):
+    """What a sampler needs of a `labeller.Labeller`."""
+
+    @property
+    def label_size(self) -> int:
+        """S, side length of the labels in pixels."""
+
+    def with_disagreement(self, taps: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Returns (mean probabilities [N, S, S, K], disagreement of the heads [N, S, S])."""
+
+
+Fixed = tuple[Generator, LabelsTaps, jax.Array]
+
+
+class Sample(NamedTuple):
+    """Generated images with their labels.
+
+    Attributes:
+        images: uint8 [N, s, s, 3].
+        masks: int32 [N, S, S], the most likely class of each pixel.
+        probabilities: float32 [N, S, S, K].
+        latents: float32 [N, D].
+        disagreement: float32 [N, S, S] of the ensemble's heads in nats; 0 for a single head.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    probabilities: np.ndarray
+    latents: np.ndarray
+    disagreement: np.ndarray
 
 
 def latent(
