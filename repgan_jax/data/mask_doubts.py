@@ -10,7 +10,7 @@ from repgan_jax.data.mask_pixels import MaskFile, pack
 from repgan_jax.palette import IGNORE, Palette
 
 _NEAR = 16  # difference in each of R, G, B up to which a colour may be a class's that was changed
-_STEP = 6  # pixels to which resizing by 4 smooths an edge; of small masks 2, for parts are small
+_STEP = 6  # pixels to which resizing by 4 smooths an edge
 _SMALL = 128  # pixels of a side
 _LUMINANCE = (299, 587, 114)  # of 1000: what R, G and B contribute to a grey value
 
@@ -163,7 +163,8 @@ def is_smoothed(ids: np.ndarray, points: np.ndarray) -> bool:
     places = np.full(IGNORE + 1, count)
     places[present[present != IGNORE]] = np.arange(count)
     apart, steps, sharp = table.any(1), 0, 0
-    longest = _STEP if min(ids.shape) >= _SMALL else 2
+    # In small masks, where parts are small, drawing looks more like smoothing.
+    longest, share = (_STEP, 4) if min(ids.shape) >= _SMALL else (2, 2)
     for rows in (places[ids], places[ids].T):
         line = np.pad(rows, ((0, 0), (0, 1)), constant_values=count + 1).ravel()
         starts = np.flatnonzero(np.diff(line, prepend=-1))
@@ -173,4 +174,4 @@ def is_smoothed(ids: np.ndarray, points: np.ndarray) -> bool:
         edge = apart[runs[:-1], runs[1:]]
         steps += int(step.sum())
         sharp += int((edge & ~step[:-1] & ~step[1:]).sum())
-    return steps > max(sharp / 2, 1e-3 * ids.size)
+    return steps > max(sharp / share, 1e-3 * ids.size)

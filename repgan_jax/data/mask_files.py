@@ -115,6 +115,8 @@ class _Survey:
         doubt = ""
         if isinstance(ids, Mask):
             doubt = mask_doubts.find_doubt(file, ids.ids, self._palette)
+        if doubt and file.bits:  # white may be any class that is bright, not only a white one
+            colours = self._doubted(doubt)
         # Of doubtful indices the colours count that they show, of doubtful greys neither does,
         # but that white is the class in white, where there is but one beside the background.
         if not isinstance(colours, str) and not isinstance(ids, str):

@@ -83,6 +83,9 @@ def test_one_bit_masks_are_the_ids_of_two_classes(tmp_path):
     with _refused("bits.png: a mask of black and white for 3 classes: .* or set reading=ids"):
         _read(path)
     np.testing.assert_array_equal(_read(path, rule="ids"), MASK == 1)
+    white = parse_classes("background #000000\nnose #ffffff\neyes #ddddff", "test")
+    with _refused("bits.png: a mask of black and white for 3 classes"):  # eyes may be white now
+        _read(path, white)
     light = parse_classes("background #eeeeee\nnose #111111", "test")  # white is the background?
     with _refused("bits.png: its values are also the brightness of other classes' colours"):
         _read(path, light)

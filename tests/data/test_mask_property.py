@@ -154,7 +154,7 @@ def _damage(image: Image.Image, kind: str, scene: Scene) -> tuple[Image.Image, s
         pixels[hidden] = pixels[0, 0]
         pixels[hidden, -1] = rng.choice([0, 128, 254])
         return Image.fromarray(pixels), "PNG"
-    if kind in ("jpeg", "rejpeg"):
+    if kind == "jpeg" or (kind == "rejpeg" and scene.is_distinct):
         image = image.convert("L" if image.mode in ("1", "L", "LA", "I;16") else "RGB")
         pixels = np.array(image.convert("RGB"))
         if kind == "jpeg" or (pixels[..., :1] == pixels).all():  # nothing in ids would tell

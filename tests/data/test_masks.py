@@ -156,7 +156,7 @@ def test_unfit_shots_are_refused(shots):
         "no mask for shot 'cleo'; expected masks/cleo.png, labelme/cleo.json, images/cleo.json or "
     ):
         masks.read_shots(shots, PALETTE)
-    images.write_png(shots / "masks/cleo.png", MASK[:2])
+    images.write_png(shots / "masks/cleo.png", MASK[1:])
     with _refused("cleo.png: mask of 4x2 pixels .width x height. for an image of 4x3"):
         masks.read_shots(shots, PALETTE)
     images.write_png(shots / "images/cleo.png", np.zeros((2, 4, 3), np.uint8))
