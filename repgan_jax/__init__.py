@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from repgan_jax.generation import generate_dataset
     from repgan_jax.generator import Generator, load_generator
     from repgan_jax.labeller import Labeller, load_labeller
+    from repgan_jax.pixel_features import features, project_features
     from repgan_jax.segmenter import Segmenter, load_segmenter
     from repgan_jax.training.labeller import fit_labeller
     from repgan_jax.training.segmenter import train_segmenter
@@ -20,6 +21,7 @@ __all__ = [
     "Labeller",
     "Segmenter",
     "UserError",
+    "features",
     "fit_labeller",
     "generate_dataset",
     "load_generator",
@@ -27,6 +29,7 @@ __all__ = [
     "load_segmenter",
     "load_shots",
     "open_dataset",
+    "project_features",
     "train_segmenter",
 ]
 
@@ -36,6 +39,7 @@ _MODULES = {
     "Labeller": "labeller",
     "Segmenter": "segmenter",
     "UserError": "errors",
+    "features": "pixel_features",
     "fit_labeller": "training.labeller",
     "generate_dataset": "generation",
     "load_generator": "generator",
@@ -43,6 +47,7 @@ _MODULES = {
     "load_segmenter": "segmenter",
     "load_shots": "data.masks",
     "open_dataset": "data.dataset",
+    "project_features": "pixel_features",
     "train_segmenter": "training.segmenter",
 }
 

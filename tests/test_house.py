@@ -14,7 +14,7 @@ FLOORS = (
     ("errors", "sides", "palette", "metrics", "_checkout"),
     ("ops", "runtime"),
     ("models", "io"),
-    ("generator", "labeller", "segmenter", "synthesize", "data"),
+    ("generator", "labeller", "pixel_features", "segmenter", "synthesize", "data"),
     ("generation", "training", "inversion", "report"),
     ("config_file", "stages"),
     ("main",),

@@ -28,7 +28,7 @@ def test_select_keeps_the_generators_order_and_leaves_out_4x4_by_default():
 
 
 def test_select_names_the_unknown():
-    with pytest.raises(UserError, match=r"config.fewshot.taps: .*'conv_09_64'.*conv_04_16") as info:
+    with pytest.raises(UserError, match=r"\Ataps: .*'conv_09_64'.*conv_04_16") as info:
         taps.select(AVAILABLE, ("conv_09_64", "conv_01_8"))
     assert "\n" not in str(info.value)
 
