@@ -32,7 +32,12 @@ UNCHECKED = ("bibtex", "csv", "text", "{eval-rst}", "{literalinclude}", "{toctre
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # by `runpy`
 
 # What would take minutes in a snippet, and the value that a test can afford.
-SHORTER = {"num_images=1000": "num_images=6", "steps=1500": "steps=2"}
+SHORTER = {
+    "generator, shots)": "generator, shots, label_size=32, steps=3)",
+    "4, image_size=128)": "4, image_size=32)",
+    "num_images=1000": "num_images=32, image_size=32, shard_size=16",
+    "steps=1500": "steps=2, batch_size=8, eval_every=2, widths=(4, 8), warmup_steps=1",
+}
 
 
 def page_name(page: Path) -> str:
