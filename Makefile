@@ -6,9 +6,9 @@ VENV ?= .venv
 EXTRAS ?= test
 RUN := $(VENV)/bin/python
 
-# XLA's CPU programs take much memory at every step. In huge pages, and kept for the next step
-# instead of given back, it costs less: a picture of 1024 px takes two thirds of the time. glibc
-# reads this when a process starts.
+# XLA's CPU programs allocate much memory at every step. It costs less in huge pages, and if it is
+# kept for the next step: an image of 1024 px takes two thirds of the time. glibc reads this when a
+# process starts.
 KEPT := glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:$(KEPT)
 

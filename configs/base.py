@@ -21,12 +21,12 @@ def get_config() -> ConfigDict:
     # no class; "" = those stated in config.classes or, if there are none, guessed from the names.
     config.mirror_pairs = ""
     config.label_size = 128  # side length in pixels of the labels of heads and generated images
-    config.dtype = "float32"  # of the generator's arithmetic: "float32" or "bfloat16"
+    config.dtype = "float32"  # arithmetic of the generator: "float32" or "bfloat16"
     config.backend = "shard_map"  # data parallelism: "shard_map" or "pmap"
     config.compilation_cache = "~/.cache/repgan_jax/xla"  # "" turns it off
 
     config.distributed = False  # one of several processes, as stated by TPU, Slurm or Kubernetes
-    cluster = config.cluster = ConfigDict()  # the same where nothing states it; set all three
+    cluster = config.cluster = ConfigDict()  # to state it yourself, set the first three
     cluster.address = ""  # host:port of process 0; if set, config.distributed is not needed
     cluster.processes = 0  # number of processes
     cluster.process = -1  # index of this process, from 0
@@ -35,11 +35,11 @@ def get_config() -> ConfigDict:
     fewshot = config.fewshot = ConfigDict()
     fewshot.shots = "examples/face"  # images/, masks/ or labelme/, latents.npz (without: photos)
     fewshot.names = ()  # file stems of the shots to use; () = all
-    fewshot.reading = "auto"  # values of masks/*.png: "ids", "colours" or "auto", if it is certain
-    fewshot.empty = False  # accept masks that show nothing but background
+    fewshot.reading = "auto"  # values of masks/*.png: "ids", "colours", or "auto" (must be certain)
+    fewshot.empty = False  # accept masks that show only background
     fewshot.head = "mlp0"  # mlp0 mlp1 mlp2 cnn_s cnn_m cnn_l
     fewshot.taps = ()  # names of the activations that a head reads; () = all from 8x8 up
-    fewshot.resize = "bilinear"  # projected activations are resized: "bilinear" or "nearest"
+    fewshot.resize = "bilinear"  # resizing of projected activations: "bilinear" or "nearest"
     fewshot.ensemble = 1  # number of heads, fitted independently; labels are their mean probability
     fewshot.steps = 300  # optimiser steps
     fewshot.batch_size = 1  # shots per step and head; more than 1 are shared by all devices
@@ -103,10 +103,10 @@ def get_config() -> ConfigDict:
     augment.noise = 0.05  # maximum standard deviation (images span a range of 2)
 
     evaluate = config.evaluate = ConfigDict()
-    evaluate.images = ""  # folder of photos, and of folders of them
+    evaluate.images = ""  # folder of photos, also in subfolders
     evaluate.masks = ""  # folder of their true masks
     evaluate.layout = "fused"  # "fused": one index PNG per photo; "celebamask": {id}_{part}.png
-    evaluate.reading = "auto"  # of fused masks, as fewshot.reading; a class_map of ids says "ids"
+    evaluate.reading = "auto"  # as fewshot.reading, of fused masks; with a class_map of ids: "ids"
     evaluate.size = 512  # side length in pixels at which prediction and truth are compared
     evaluate.validation = 0  # the first so many photos by name are "validation", the rest "test"
     evaluate.split = "test"  # "test" or "validation"
@@ -173,9 +173,9 @@ def _projection(**changes: object) -> ConfigDict:
     settings.ramp_up = 0.05  # share of the steps in which the rate rises
     settings.ramp_down = 0.25  # share of the steps in which it falls to 0
     settings.latent_noise = 0.05  # initial deviation of the noise on w; that of latents is 1
-    settings.noise_ramp = 0.75  # share of the steps in which that falls to 0
+    settings.noise_ramp = 0.75  # share of the steps in which this noise falls to 0
     settings.optimise_noise = True  # also optimise the noise maps
-    settings.noise_regularisation = 1e5  # weight of their autocorrelation
+    settings.noise_regularisation = 1e5  # weight of the noise maps' autocorrelation
     settings.pixel = 1.0  # weight of the mean squared difference of pixels, beside LPIPS
     settings.pull = 0.02  # weight of the squared distance from the mean latent (usual is 1)
     settings.together = 0.0  # weight of the squared spread of the layers' latents

@@ -1,4 +1,4 @@
-"""Faces in ten parts at 256 pixels: `face.py` with more of everything, and more time.
+"""Faces in ten parts at 256 pixels: `face.py` with more images, steps and time.
 
 python -m repgan_jax.main --config=configs/face_full.py
 """
