@@ -8,8 +8,9 @@ import numpy as np
 
 from repgan_jax.data import mask_files, shapes
 from repgan_jax.data.mask_files import Reader
+from repgan_jax.data.mask_pixels import open_mask
 from repgan_jax.errors import UserError
-from repgan_jax.io import images, listing
+from repgan_jax.io import listing
 from repgan_jax.palette import IGNORE, Palette
 
 LAYOUTS = ("fused", "celebamask")
@@ -119,8 +120,8 @@ def read_truth(
             `shapes.find_background`.
 
     Raises:
-        UserError: an unreadable mask, an id or part that `class_map` does not name, or a class
-            that the palette does not have.
+        UserError: an unreadable mask, a part file that is not black and white, an id or part that
+            `class_map` does not name, or a class that the palette does not have.
     """
     ids = {source: _target(source, name, palette) for source, name in class_map.items()}
     if layout == "celebamask":
@@ -169,7 +170,7 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
         path = _part_file(prefix, part)
         if not path.is_file():  # a face without, say, a hat has no file of it
             continue
-        covered = np.asarray(images.open_picture(path).convert("L")) > 127
+        covered = _read_part(path)
         mask = np.full(covered.shape, shapes.UNDRAWN, np.int32) if mask is None else mask
         if covered.shape != mask.shape:
             raise UserError(
@@ -183,6 +184,31 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
             f"({', '.join(merge_order)})"
         )
     return mask
+
+
+def _read_part(path: Path) -> np.ndarray:
+    """Returns bool [H, W]: where a part file is white, or 1 if its values are 0 and 1.
+
+    Raises:
+        UserError: it is transparent somewhere, or shows something but nothing bright.
+    """
+    file = open_mask(path)
+    if not file.opaque.all():
+        raise UserError(
+            f"{path}: {(~file.opaque).sum()} pixels are transparent; expected the part in white on "
+            "black, without transparency"
+        )
+    if file.kind == "grey":
+        brightness = file.values.clip(0, 255)
+    else:
+        brightness = np.max([file.colours >> shift & 255 for shift in (16, 8, 0)], 0)
+    brightest = brightness.max()
+    if 1 < brightest <= 127:
+        raise UserError(
+            f"{path}: no pixel is brighter than {brightest} of 255; expected the part in white on "
+            "black, or as 1 among 0"
+        )
+    return brightness > (0 if brightest == 1 else 127)
 
 
 def _part_file(prefix: Path, part: str) -> Path:

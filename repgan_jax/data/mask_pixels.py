@@ -16,7 +16,8 @@ class MaskFile:
     """A decoded mask file.
 
     Attributes:
-        kind: "grey" (also RGB of three equal channels), "palette" or "colour".
+        kind: "grey" (also RGB of three equal channels, and a palette in which every index in use
+            shows itself as a grey value), "palette" or "colour".
         values: int32 [H, W], grey values or indices; None of the kind "colour".
         colours: int32 [H, W], 0xRRGGBB as a viewer shows it; -1 of 16 bits.
         opaque: bool [H, W].
@@ -72,8 +73,11 @@ def open_mask(path: str | Path) -> MaskFile:
     colours = (shown.view(">u4")[..., 0] >> 8).astype(np.int32)
     values, kind, table = None, "colour", None
     if image.mode == "P":
-        values, kind = np.asarray(image).astype(np.int32), "palette"
-        table = pack(np.array(image.getpalette("RGB")).reshape(-1, 3))
+        values = np.asarray(image).astype(np.int32)
+        if opaque.all() and (colours == values * 0x010101).all():
+            kind = "grey"
+        else:
+            kind, table = "palette", pack(np.array(image.getpalette("RGB")).reshape(-1, 3))
     elif image.mode in ("1", "L", "LA") or _is_grey(shown[opaque]):
         values = shown[..., 0].astype(np.int32) // (255 if image.mode == "1" else 1)
         kind = "grey"

@@ -79,6 +79,35 @@ def test_later_parts_cover_earlier_ones(folder):
     assert (got[:2, 1:6] == 1).all() and (got[:2, 6:] == 3).all()
 
 
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "I;16", "0 and 1", "red"])
+def test_parts_cover_the_same_pixels_however_they_are_stored(folder, mode):
+    key = folder / "parts" / "0" / "00007"
+    right = celebamask.read_truth(key, "celebamask", PART_MAP, ("skin",), PALETTE)
+    part = right == 1
+    colours = np.multiply.outer(part, [255, 0, 0]).astype(np.uint8)
+    image = {
+        "I;16": lambda: Image.fromarray(part * np.uint16(65535)),
+        "0 and 1": lambda: Image.fromarray(part.astype(np.uint8)),
+        "red": lambda: Image.fromarray(colours),
+    }.get(mode, lambda: Image.fromarray(part * np.uint8(255)).convert(mode))()
+    image.save(f"{key}_skin.png")
+    found = celebamask.read_truth(key, "celebamask", PART_MAP, ("skin",), PALETTE)
+    np.testing.assert_array_equal(found, right)
+    assert part.sum() == 25
+
+
+def test_parts_that_are_not_black_and_white_are_refused(folder):
+    key = folder / "parts" / "0" / "00007"
+    images.write_png(f"{key}_skin.png", np.eye(6, 8, dtype=np.uint8) * 3)
+    with _refused("00007_skin.png: no pixel is brighter than 3 of 255"):
+        celebamask.read_truth(key, "celebamask", PART_MAP, PARTS, PALETTE)
+    clear = np.full((6, 8, 4), 255, np.uint8)
+    clear[:2, ..., 3] = 0
+    Image.fromarray(clear).save(f"{key}_skin.png")
+    with _refused("00007_skin.png: 16 pixels are transparent"):
+        celebamask.read_truth(key, "celebamask", PART_MAP, PARTS, PALETTE)
+
+
 def test_absent_parts_are_no_error(folder):
     (folder / "parts/0/00007_hair.png").unlink()
     key = folder / "parts" / "0" / "00007"

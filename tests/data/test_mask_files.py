@@ -70,6 +70,20 @@ def test_indices_count_under_a_foreign_palette(tmp_path):
     np.testing.assert_array_equal(_read(tmp_path / "voc.png"), MASK)
 
 
+def test_a_palette_of_grey_values_in_order_says_what_the_grey_picture_says(tmp_path):
+    """As `Image.convert("P")` and many programs write grey pictures."""
+    image = Image.fromarray(MASK).convert("P")
+    image.save(tmp_path / "ramp.png")
+    _indexed(MASK, np.arange(3)[:, None].repeat(3, 1)).save(tmp_path / "short.png")
+    for path in sorted(tmp_path.iterdir()):
+        np.testing.assert_array_equal(_read(path), MASK)
+    brightness = np.array([0, 2, 1], np.uint8)[LARGE]  # grey values that are those of the colours
+    palette = parse_classes("background #000000\nnose #020202\neyes #010101", "test")
+    Image.fromarray(brightness).convert("P").save(tmp_path / "both.png")
+    with _refused("both.png: .* mean one class by their colours and another one"):
+        _read(tmp_path / "both.png", palette)
+
+
 def test_grey_and_palette_files_of_a_set_may_both_hold_ids(tmp_path):
     images.write_png(tmp_path / "grey.png", MASK)
     _indexed(MASK, [[0, 0, 0], [128, 0, 0], [0, 128, 0]]).save(tmp_path / "voc.png")
