@@ -22,10 +22,10 @@ class Palette:
     """K class names and their colours, uint8 [K, 3]; class 0 is the background.
 
     Attributes:
-        names: of the classes.
-        colours: of the classes.
-        stated: pairs of ids that trade names in a mirrored image, as the user stated them; () if
-            there are none, and None where nothing is stated, so that names tell.
+        names: names of the classes; the position is the id.
+        colours: colours of the classes, uint8 [K, 3].
+        stated: pairs of ids that are swapped under horizontal flips, as the user stated them; () if
+            there are none, and None to guess them from the names.
     """
 
     names: tuple[str, ...]
@@ -40,12 +40,12 @@ class Palette:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.names)
 
     @property
     def pairs(self) -> sides.Pairs:
-        """Pairs of ids that trade names in a mirrored image: stated, or guessed from the names."""
+        """Pairs of ids that are swapped under horizontal flips, stated or guessed from names."""
         return sides.guess_pairs(self.names) if self.stated is None else self.stated
 
     @property
@@ -60,16 +60,16 @@ class Palette:
 
     @property
     def mirrored(self) -> tuple[int, ...]:
-        """The id that each class has in a mirrored image; empty where no class has another one."""
+        """The id of each class in a mirrored image; () if no classes are swapped."""
         partners = dict(self.pairs) | {other: k for k, other in self.pairs}
         return tuple(partners.get(k, k) for k in range(self.num_classes)) if partners else ()
 
     def with_pairs(self, pairs: str, source: str) -> "Palette":
-        """Returns the palette with `pairs`, such as "left ear <-> right ear", stated instead.
+        """Returns the palette with the stated `pairs`, such as "left ear <-> right ear".
 
         Args:
             pairs: separated by commas; "none" states that there are none, "" changes nothing.
-            source: what errors name.
+            source: name of the setting, for errors.
 
         Raises:
             UserError: see `sides.parse_pairs`.
@@ -84,13 +84,13 @@ class Palette:
         return self.names, self.colours.tobytes(), self.pairs
 
     def to_json(self) -> dict[str, list]:
-        """Returns what `from_json` takes, made of lists; guessed pairs are stated from here on."""
+        """Returns lists that `from_json` reads; guessed pairs become stated ones."""
         pairs = [[self.names[k] for k in pair] for pair in self.pairs]
         return {"names": list(self.names), "colours": self.colours.tolist(), "pairs": pairs}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Palette":
-        """Returns the palette that `to_json` gave; earlier versions stored no pairs."""
+        """Returns the palette that `to_json` described; version 0.1.0 stored no pairs."""
         names, pairs = tuple(found["names"]), found.get("pairs")
         if pairs is not None:
             pairs = tuple(tuple(map(names.index, pair)) for pair in pairs)

@@ -46,14 +46,14 @@ def read_classes(path: str | Path) -> Palette:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shots:
-    """k labelled pictures with the latents that make them.
+    """k labelled images with the latents that make them.
 
     Attributes:
         names: k file stems.
         images: uint8 [k, H, W, 3].
         masks: int32 [k, M, M'], 255 = ignore.
-        w: float32 [k, D], or [k, L, D] with a latent a layer.
-        noise: {layer: [k, r, r]}, where a shot has noise maps of its own.
+        w: float32 [k, D], or [k, L, D] with one latent per layer.
+        noise: {layer: [k, r, r]}, if the shots have their own noise maps.
         notes: lines that say how images and masks were read.
         palette: names and colours of the classes.
     """
@@ -81,17 +81,20 @@ def load_shots(
     """Returns the labelled images in `folder` with their latents and class names.
 
     Args:
-        folder: of the shots, as `read_shots` describes it; "examples/face" are the library's own.
+        folder: holds `images/`, one mask per image in `masks/`, `labelme/` or `annotations.json`,
+            and `latents.npz`; "examples/face" is the library's own.
         classes: file with one class per line; "" = `classes.txt` in the folder.
-        names: of the shots to read; () = all.
-        mirror_pairs: classes that are swapped in mirrored images, see `Palette.with_pairs`.
-        resolution: see `read_shots`.
-        reading: see `read_shots`.
-        background: see `read_shots`.
-        empty: see `read_shots`.
+        names: file stems of the shots to read; () = all.
+        mirror_pairs: classes that are swapped under horizontal flips, see `Palette.with_pairs`.
+        resolution: of the generator; images that were enlarged beyond it, for drawing, are
+            reduced. 0 = the size of the smallest image.
+        reading: of `masks/`: "ids", "colours", or "auto", which must be certain.
+        background: class of pixels that no labelme or COCO shape covers; "" = by its name.
+        empty: whether masks that show only background are accepted.
 
     Raises:
-        UserError: see `read_shots` and `read_classes`.
+        UserError: a class list, image, mask or latent that is missing, or cannot be read with
+            certainty.
     """
     folder = Path(files.find_example(str(folder)))
     palette = read_classes(files.find_example(str(classes)) if classes else folder / "classes.txt")
