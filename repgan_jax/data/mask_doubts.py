@@ -41,8 +41,9 @@ def find_doubt(file: MaskFile, ids: np.ndarray, palette: Palette) -> str:
 
 def _doubt_grey(file: MaskFile, values: set[int], palette: Palette) -> str:
     """Returns why grey `values` may be the brightness of the classes' colours, or ""."""
-    shown = np.unique(file.colours[file.opaque])
-    if file.kind != "grey" or values <= {0, IGNORE} or np.isin(shown, pack(palette.colours)).all():
+    if file.kind != "grey" or values <= {0, IGNORE}:
+        return ""
+    if np.isin(file.colours[file.opaque], pack(palette.colours)).all():
         return ""  # where all colours are classes', that counts
     exact = palette.colours @ np.array(_LUMINANCE) / 1000
     looks = [{int(x), int(x + 0.5)} for x in exact.tolist()]  # programs cut off, or round
@@ -81,7 +82,9 @@ def _doubt_palette(file: MaskFile, palette: Palette) -> str:
     if (own & ~black).any() and not own.all():
         return "it shows some of the classes' colours beside others"
     foreign = ~own
-    derived = (near & other).any(-1) | _are_mixtures(colours, palette)
+    derived = (near & other).any(-1)
+    if not np.array_equal(file.table, _VOC):  # half of pure colours is the start of that palette
+        derived |= _are_mixtures(colours, palette)
     if foreign.any() and 2 * (derived & foreign).sum() >= foreign.sum():
         return "its colours are close to the classes' or mixtures of them"
     return ""
@@ -160,18 +163,18 @@ def is_smoothed(ids: np.ndarray, points: np.ndarray) -> bool:
         table[:count, k, :count] = _between(points, point)
     if not table.any():
         return False
-    places = np.full(IGNORE + 1, count)
+    places = np.full(IGNORE + 1, count, np.int16)
     places[present[present != IGNORE]] = np.arange(count)
     apart, steps, sharp = table.any(1), 0, 0
-    # In small masks, where parts are small, drawing looks more like smoothing.
-    longest, share = (_STEP, 4) if min(ids.shape) >= _SMALL else (2, 2)
-    for rows in (places[ids], places[ids].T):
+    longest = _STEP if min(ids.shape) >= _SMALL else 2
+    placed = places[ids]
+    for rows in (placed, placed.T):
         line = np.pad(rows, ((0, 0), (0, 1)), constant_values=count + 1).ravel()
-        starts = np.flatnonzero(np.diff(line, prepend=-1))
+        starts = np.flatnonzero(np.append(True, line[1:] != line[:-1]))
         runs, lengths = line[starts], np.diff(starts)
         step = np.zeros(runs.shape, bool)
         step[1:-1] = table[runs[:-2], runs[1:-1], runs[2:]] & (lengths[1:] <= longest)
         edge = apart[runs[:-1], runs[1:]]
         steps += int(step.sum())
         sharp += int((edge & ~step[:-1] & ~step[1:]).sum())
-    return steps > max(sharp / share, 1e-3 * ids.size)
+    return steps > max(sharp / 2, 1e-3 * ids.size)

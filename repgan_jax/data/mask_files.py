@@ -110,7 +110,11 @@ class _Survey:
     def add(self, path: Path, file: MaskFile) -> None:
         """Raises UserError where neither rule is possible any more."""
         self._kinds.append(file.kind)
-        ids, colours = _by_ids(file, self._palette), _by_colours(file, self._palette)
+        ids = _by_ids(file, self._palette)
+        if "colours" in self._against:
+            colours = self._against["colours"][1]  # of another file, which decides for all
+        else:
+            colours = _by_colours(file, self._palette)
         self._may_be_ids &= isinstance(ids, Mask)
         doubt = ""
         if isinstance(ids, Mask):
@@ -235,11 +239,12 @@ def _by_colours(file: MaskFile, palette: Palette) -> Mask | str:
         unknown ^= file.opaque & (file.values == IGNORE)
         ids[unknown] = IGNORE
     count = int(unknown.sum())
-    colours, counts = np.unique(file.colours[unknown & file.opaque], return_counts=True)
-    if count <= UNKNOWN * unknown.size and not (file.kind == "grey" and colours.size):
+    foreign = unknown & file.opaque
+    if count <= UNKNOWN * unknown.size and not (file.kind == "grey" and foreign.any()):
         return Mask(ids, count)
     if reason := _too_clear(file.opaque):
         return reason
+    colours, counts = np.unique(file.colours[foreign], return_counts=True)
     known = zip(pack(palette.colours), palette.names, strict=True)
     return (
         f"{count} pixels in no class's colour, {counts.max()} of them of "

@@ -70,6 +70,22 @@ def test_indices_count_under_a_foreign_palette(tmp_path):
     np.testing.assert_array_equal(_read(tmp_path / "voc.png"), MASK)
 
 
+def test_the_palette_of_voc_is_told_from_smoothed_colours(tmp_path):
+    """Its first colours are halves of pure ones, as smoothing makes them of these and black."""
+    voc = [[128 * (k & 1), 64 * (k & 2), 32 * (k & 4)] for k in range(8)]
+    voc += [[red + 64, green, blue] for red, green, blue in voc]
+    voc += [[red, green + 64, blue] for red, green, blue in voc]
+    voc += [[red, green, blue + 64] for red, green, blue in voc]
+    voc += [[red + 32, green, blue] for red, green, blue in voc]
+    voc += [[red, green + 32, blue] for red, green, blue in voc]
+    palette = parse_classes("background #000000\nnose #ff0000\neyes #00ff00", "test")
+    _indexed(LARGE, voc).save(tmp_path / "voc.png")
+    np.testing.assert_array_equal(_read(tmp_path / "voc.png", palette), LARGE)
+    _indexed(LARGE, [*voc[:-1], [1, 2, 3]]).save(tmp_path / "other.png")
+    with _refused("other.png: .*: its colours are close to the classes' or mixtures of them"):
+        _read(tmp_path / "other.png", palette)
+
+
 def test_a_palette_of_grey_values_in_order_says_what_the_grey_picture_says(tmp_path):
     """As `Image.convert("P")` and many programs write grey pictures."""
     image = Image.fromarray(MASK).convert("P")
