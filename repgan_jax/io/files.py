@@ -51,7 +51,8 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Yields a file of a temporary name in the same folder, which is then renamed to `path`.
 
-    Missing folders are made. Readers see the old file or the new one, never a part of it.
+    Missing folders are made. Readers see the old file or the new one, never a part of it; of two
+    processes that write one file, the second waits for the first.
 
     Raises:
         UserError: the disk is full, the folder cannot be written, and the like; nothing is left.
@@ -60,20 +61,40 @@ def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.part")  # the same each time: none piles up
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
+        with _open_alone(temporary) as file:
+            try:
                 yield file
                 file.flush()
                 if _waits.get():
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise UserError(
             f"{path}: not written ({error.strerror}); nothing was left behind: "
             "make room or choose a folder that can be written, and run the same command again"
         ) from error
+
+
+def _open_alone(path: Path) -> BinaryIO:
+    """Returns the file `path`, empty, which no other process has open by this function."""
+    while True:
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(open(path, "wb", opener=_open_uncut))
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):  # the other one has renamed it
+                if os.path.samestat(found := os.fstat(file.fileno()), os.stat(path)):
+                    if found.st_size:  # left by a killed process
+                        file.truncate()
+                    opened.pop_all()
+                    return file
+
+
+def _open_uncut(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def expect_writable(folder: str | Path, field: str) -> None:

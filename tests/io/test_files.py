@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,3 +42,25 @@ def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UserError, match=f"config.out: .*made cannot .*{tmp_path} is read-only"):
         files.expect_writable(tmp_path / "to/be/made", "config.out")
+
+
+def test_two_that_write_one_file_take_turns(tmp_path):
+    path = tmp_path / "file"
+    (tmp_path / ".file.part").write_bytes(b"left by a killed process")
+    begun = threading.Event()
+
+    def write(data: bytes) -> None:
+        begun.wait()
+        for _ in range(100):
+            files.atomic_write(path, data)
+            assert path.read_bytes() in (b"one", b"other")
+
+    with ThreadPoolExecutor() as pool:
+        with files.atomic_open(path) as file:
+            writers = [pool.submit(write, data) for data in (b"one", b"other")]
+            begun.set()
+            file.write(b"first")
+            assert not path.exists()
+        for writer in writers:
+            writer.result()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
