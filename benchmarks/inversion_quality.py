@@ -70,11 +70,10 @@ def main() -> None:
     border = round((1 - arguments.crop) * size / 2)
     inside = slice(border, size - border)
     photos, truths, rows = {}, {}, []
-    reader = evaluate.Truth(options, palette, pairs)
-    for pair in pairs:
-        photo, truth = evaluate.read_pair(pair, options, reader)
-        photos[pair[0]] = images.resize_area(photo[inside, inside], inverter.size)
-        truths[pair[0]] = masks.resize_mask(truth[inside, inside], size, palette.num_classes)
+    labelled = evaluate.labelled_photos(config, pairs, palette)
+    for name, (photo, truth) in zip(labelled.names, labelled, strict=True):
+        photos[name] = images.resize_area(photo[inside, inside], inverter.size)
+        truths[name] = masks.resize_mask(truth[inside, inside], size, palette.num_classes)
     for name, found in inverter.find(photos):
         probabilities = np.asarray(
             label(labeller, generator.with_noise(found.noise), found.w[None])

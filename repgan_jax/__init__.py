@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from repgan_jax.data.dataset import open_dataset
     from repgan_jax.data.masks import load_shots
     from repgan_jax.errors import UserError
+    from repgan_jax.evaluation import evaluate
     from repgan_jax.generation import generate_dataset
     from repgan_jax.generator import Generator, load_generator
     from repgan_jax.labeller import Labeller, load_labeller
@@ -21,6 +22,7 @@ __all__ = [
     "Labeller",
     "Segmenter",
     "UserError",
+    "evaluate",
     "features",
     "fit_labeller",
     "generate_dataset",
@@ -39,6 +41,7 @@ _MODULES = {
     "Labeller": "labeller",
     "Segmenter": "segmenter",
     "UserError": "errors",
+    "evaluate": "evaluation",
     "features": "pixel_features",
     "fit_labeller": "training.labeller",
     "generate_dataset": "generation",

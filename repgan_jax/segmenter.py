@@ -105,7 +105,7 @@ class Segmenter:
         Raises:
             UserError: see `predict`.
         """
-        batch = _as_photos(photos)
+        batch = as_photos(photos)
         if batch.ndim == 3:
             return self.predict_probabilities(batch[None])[0]
         height, width = batch.shape[1:3]
@@ -126,7 +126,7 @@ class Segmenter:
         Raises:
             UserError: anything else, floats included: their range cannot be known.
         """
-        batch = _as_photos(photos)
+        batch = as_photos(photos)
         if batch.ndim == 3:
             return self.predict(batch[None])[0]
         height, width = batch.shape[1:3]
@@ -161,18 +161,26 @@ class Segmenter:
         return tuple(max(1, round(side * scale / stride)) * stride for side in (height, width))
 
 
-def _as_photos(photos: Any) -> np.ndarray:
-    """Returns uint8 [N, H, W, 3], or [H, W, 3] of one photo; raises UserError for anything else."""
+def as_photos(photos: Any, name: str = "predict") -> np.ndarray:
+    """Returns uint8 [N, H, W, 3], or [H, W, 3] of one photo.
+
+    Args:
+        photos: see `Segmenter.predict`.
+        name: what errors begin with.
+
+    Raises:
+        UserError: anything else than photos.
+    """
     if isinstance(photos, Image.Image):
         deep = pixel_formats.is_deep(photos)
         photos.load()
-        photos, _ = pixel_formats.to_rgb("predict", photos, deep=deep)
+        photos, _ = pixel_formats.to_rgb(name, photos, deep=deep)
     if isinstance(photos, list | tuple):
-        found = [_as_photos(photo) for photo in photos]
+        found = [as_photos(photo, name) for photo in photos]
         shapes = {photo.shape for photo in found}
         if len(shapes) != 1 or len(found[0].shape) != 3:
             raise UserError(
-                f"predict: a list of {len(found)} photos of the shapes {sorted(shapes)}; expected "
+                f"{name}: a list of {len(found)} photos of the shapes {sorted(shapes)}; expected "
                 "one or more [H, W, 3] of one size: call predict once per size"
             )
         return np.stack(found)
@@ -182,7 +190,7 @@ def _as_photos(photos: Any) -> np.ndarray:
     if not is_image or str(array.dtype) != "uint8" or 0 in array.shape[-3:]:
         hint = "; images.to_uint8 converts floats in [-1, 1]" if "float" in given else ""
         raise UserError(
-            f"predict: {given}; expected uint8 RGB photos, [N, H, W, 3] or [H, W, 3]{hint}"
+            f"{name}: {given}; expected uint8 RGB photos, [N, H, W, 3] or [H, W, 3]{hint}"
         )
     return np.asarray(array)
 

@@ -15,7 +15,7 @@ FLOORS = (
     ("ops", "runtime"),
     ("models", "io"),
     ("generator", "labeller", "pixel_features", "segmenter", "synthesize", "data"),
-    ("generation", "training", "inversion", "report"),
+    ("evaluation", "generation", "training", "inversion", "report"),
     ("config_file", "stages"),
     ("main",),
     ("__main__",),

@@ -37,7 +37,7 @@ def find_pairs(photos: str | Path, masks: str | Path, layout: str) -> list[tuple
             or with several.
     """
     if layout not in LAYOUTS:
-        raise UserError(f"config.evaluate.layout: {layout!r}; expected {' or '.join(LAYOUTS)}")
+        raise UserError(f"layout: {layout!r}; expected {' or '.join(LAYOUTS)}")
     masks = Path(masks)
     if not masks.is_dir():
         raise UserError(f"{masks}: no such folder; expected the true masks of {photos}")
@@ -129,28 +129,43 @@ def read_truth(
         known = shapes.find_background(palette, background)
         return shapes.fill_undrawn(mask, palette, known, f"{key}_*.png")
     if ids:
-        return _read_fused(Path(key), ids)
+        return _translate(mask_files.read_values(key), ids, key)
     return (reader or mask_files.choose_reader([key], palette)).read(key).ids
 
 
-def _read_fused(path: Path, ids: Mapping[str, int]) -> np.ndarray:
-    """Returns int32 ids [H, W] of a PNG whose values stand for them as `ids` says; 255 stays."""
-    truth = mask_files.read_values(path).clip(0, 65535)
-    table = np.full(65536, -1, np.int32)  # ids of 8 or 16 bits
+def translate(
+    values: np.ndarray, class_map: Mapping[str, str], palette: Palette, source: str | Path
+) -> np.ndarray:
+    """Returns int32 ids [H, W] of `values` [H, W], whose meaning `class_map` states; 255 stays.
+
+    Args:
+        values: whole numbers from 0.
+        class_map: value (as text) -> class name.
+        palette: our classes.
+        source: what errors call the mask.
+
+    Raises:
+        UserError: a value that `class_map` does not name, or a class that the palette does not
+            have.
+    """
+    ids = {value: _target(value, name, palette) for value, name in class_map.items()}
+    return _translate(values, ids, source)
+
+
+def _translate(values: np.ndarray, ids: Mapping[str, int], source: str | Path) -> np.ndarray:
+    values = values.clip(-1, 65535)
+    table = np.full(65537, -1, np.int32)  # values of 8 or 16 bits, and any negative one
     table[IGNORE] = IGNORE
-    for source, k in ids.items():
-        if not source.isdecimal():
-            raise UserError(
-                f"config.evaluate.class_map.{source}: not an id; "
-                "expected whole numbers for fused masks"
-            )
-        table[int(source)] = k
-    mask = table[truth]
-    unknown = truth[mask < 0]
+    for value, k in ids.items():
+        if not value.isdecimal() or int(value) > 65535:
+            raise UserError(f"class_map.{value}: not an id; expected whole numbers for fused masks")
+        table[int(value)] = k
+    mask = table[values]
+    unknown = values[mask < 0]
     if unknown.size:
         raise UserError(
-            f"{path}: unknown id {unknown[0]} in {(unknown == unknown[0]).sum()} pixels; "
-            f"expected {', '.join(ids)}, as config.evaluate.class_map says"
+            f"{source}: unknown id {unknown[0]} in {(unknown == unknown[0]).sum()} pixels; "
+            f"expected {', '.join(ids)}, as class_map says"
         )
     return mask
 
@@ -164,8 +179,7 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
     for part in merge_order:
         if part not in ids:
             raise UserError(
-                f"config.evaluate.merge_order: part {part!r} is not in config.evaluate.class_map, "
-                f"which names {', '.join(ids)}"
+                f"merge_order: part {part!r} is not in class_map, which names {', '.join(ids)}"
             )
         path = _part_file(prefix, part)
         if not path.is_file():  # a face without, say, a hat has no file of it
@@ -180,8 +194,7 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
         mask[covered] = ids[part]
     if mask is None:
         raise UserError(
-            f"{prefix}_*.png: no file of a part in config.evaluate.merge_order "
-            f"({', '.join(merge_order)})"
+            f"{prefix}_*.png: no file of a part in merge_order ({', '.join(merge_order)})"
         )
     return mask
 
@@ -221,4 +234,4 @@ def _target(source: str, name: str, palette: Palette) -> int:
     try:
         return palette.index(name)
     except UserError as error:
-        raise UserError(f"config.evaluate.class_map.{source}: {error}") from error
+        raise UserError(f"class_map.{source}: {error}") from error

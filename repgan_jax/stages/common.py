@@ -211,7 +211,7 @@ def config_names(config: ConfigDict, *groups: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        name = re.match(r"\w+(?=[:,] )", str(error))
+        name = re.match(r"\w+(?=(\.\w+)?[:,] )", str(error))
         for group in groups if name else ():
             if name[0] in config[group]:
                 raise UserError(f"config.{group}.{error}") from error

@@ -144,7 +144,7 @@ def test_missing_files_are_named(folder):
         celebamask.find_pairs(photos, folder / "parts", "celebamask")
     with _refused("nowhere: no such folder"):
         celebamask.find_pairs(photos, folder / "nowhere", "fused")
-    with _refused("evaluate.layout: 'merged'; expected fused or celebamask"):
+    with _refused(r"\Alayout: 'merged'; expected fused or celebamask"):
         celebamask.find_pairs(photos, folder / "fused", "merged")
 
 
@@ -207,13 +207,13 @@ def test_bad_maps_and_masks_are_refused(folder):
 
     with _refused("7.png: unknown id 14 in 8 pixels; expected 0, 1, 4, 5, 13"):
         fused({k: name for k, name in ID_MAP.items() if k != "14"})
-    with _refused("evaluate.class_map.14: no class is named 'hat'; the classes are background"):
+    with _refused(r"\Aclass_map.14: no class is named 'hat'; the classes are background"):
         fused(ID_MAP | {"14": "hat"})
-    with _refused("evaluate.class_map.skin: not an id"):
+    with _refused(r"\Aclass_map.skin: not an id"):
         fused(PART_MAP)
-    with _refused("evaluate.merge_order: part 'nose' is not in config.evaluate.class_map"):
+    with _refused(r"\Amerge_order: part 'nose' is not in class_map"):
         merged((*PARTS, "nose"))
-    with _refused("00007_.*: no file of a part in config.evaluate.merge_order"):
+    with _refused("00007_.*: no file of a part in merge_order"):
         merged(())
     images.write_png(folder / "parts/0/00007_hair.png", np.zeros((5, 8), np.uint8))
     with _refused("00007_hair.png: 8x5 pixels; the parts before it have 8x6"):
