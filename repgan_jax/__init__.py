@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from repgan_jax.generator import Generator, load_generator
     from repgan_jax.labeller import Labeller, load_labeller
     from repgan_jax.pixel_features import features, project_features
+    from repgan_jax.segmentation import segment_folder
     from repgan_jax.segmenter import Segmenter, load_segmenter
     from repgan_jax.training.labeller import fit_labeller
     from repgan_jax.training.segmenter import train_segmenter
@@ -32,6 +33,7 @@ __all__ = [
     "load_shots",
     "open_dataset",
     "project_features",
+    "segment_folder",
     "train_segmenter",
 ]
 
@@ -51,6 +53,7 @@ _MODULES = {
     "load_shots": "data.masks",
     "open_dataset": "data.dataset",
     "project_features": "pixel_features",
+    "segment_folder": "segmentation",
     "train_segmenter": "training.segmenter",
 }
 

@@ -206,6 +206,8 @@ def desk(tiny_run, tmp_path, monkeypatch) -> Path:
         "weights/mine": tiny_run.generator,
         "examples/face": tiny_run.shots,
         "runs/face": tiny_run.workdir,
+        "photos": tiny_run.photos / "images",
+        "true-masks": tiny_run.photos / "masks",
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(target, target_is_directory=True)

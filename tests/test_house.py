@@ -15,7 +15,7 @@ FLOORS = (
     ("ops", "runtime"),
     ("models", "io"),
     ("generator", "labeller", "pixel_features", "segmenter", "synthesize", "data"),
-    ("evaluation", "generation", "training", "inversion", "report"),
+    ("evaluation", "generation", "segmentation", "training", "inversion", "report"),
     ("config_file", "stages"),
     ("main",),
     ("__main__",),

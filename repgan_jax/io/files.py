@@ -98,7 +98,7 @@ def _open_uncut(path: str, flags: int) -> int:
 
 
 def expect_writable(folder: str | Path, field: str) -> None:
-    """Raises UserError, naming the config `field`, where no file can be written into `folder`.
+    """Raises UserError, naming the argument `field`, where no file can be written into `folder`.
 
     It need not be there yet, and is not made.
     """
@@ -111,8 +111,8 @@ def expect_writable(folder: str | Path, field: str) -> None:
     else:
         return
     raise UserError(
-        f"{field}: {folder} cannot be written ({reason}); choose another folder, "
-        f"--{field}=FOLDER, or make it writable"
+        f"{field}: {folder} cannot be written ({reason}); choose another folder, or make it "
+        "writable"
     )
 
 

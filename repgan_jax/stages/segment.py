@@ -4,28 +4,24 @@ By the stand-alone network, or by the few-shot heads on the latents found for ea
 all photos anew each time, and removes nothing: the folder may be the user's own.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 import repgan_jax
+from repgan_jax import segmentation
 from repgan_jax.errors import UserError
 from repgan_jax.inversion import framing
 from repgan_jax.io import files, images, listing, remote
-from repgan_jax.palette import IGNORE, Palette
+from repgan_jax.palette import Palette
 from repgan_jax.segmenter import most_likely
 from repgan_jax.stages import common, inversion, labellers
 from repgan_jax.stages.inversion import ADVICE, Inverter, describe
 
 FIELDS = ("segment",)
-Result = tuple[str, np.ndarray, np.ndarray]  # relative path, photo [H, W, 3], ids [H, W]
 
 
 def check(config: ConfigDict) -> None:
@@ -48,18 +44,21 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """
     options = config.segment
     folder = Path(options.output or workdir / "segment")
-    own = (workdir, folder, folder / "masks", folder / "overlays")
+    own = (workdir, *segmentation.result_folders(folder))
     photos = listing.find_photos(options.input, recursive=options.recursive, without=own)
     common.say_passed_over("segment", photos)
-    names, areas, failures = listing.result_names(photos.files), {}, []
-    by = _by_network if options.method == "network" else _by_inversion
-    palette, results = by(config, workdir, photos.files, failures)
-    for path, photo, mask in results:
-        _write(folder, names[path], photo, mask, palette)
-        areas[path] = _areas(mask, palette.num_classes)
-    files.atomic_write(
-        folder / "areas.csv", _table(areas, palette.names).encode(errors="surrogateescape")
-    )
+    failures: list[str] = []
+    if options.method == "network":
+        segmenter = repgan_jax.load_segmenter(workdir)
+        found = segmentation.segment_photos(
+            segmenter, photos, folder, batch_size=options.batch_size
+        )
+        for note, paths in found.notes.items():
+            common.say("segment", f"{note}: {listing.name_some(paths)}")
+        areas, failures = found.areas, [*found.failures.values()]
+    else:
+        palette, results = _by_inversion(config, workdir, photos.files, failures)
+        areas = segmentation.write_results(folder, photos.files, results, palette)
     remote.push(folder)
     total = len(photos.files)
     print(f"segment: {len(areas)} of {total} photos done, in {remote.name(folder)}")
@@ -67,30 +66,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"{len(failures)} of {total} photos left out: {'; '.join(failures)}")
 
 
-def _by_network(
-    config: ConfigDict, workdir: Path, photos: Mapping[str, Path], failures: list[str]
-) -> tuple[Palette, Iterator[Result]]:
-    """Returns the classes, and what the stand-alone network sees; notes photos left out."""
-    segmenter = repgan_jax.load_segmenter(workdir)
-
-    def results():
-        notes: dict[str, list[str]] = {}
-        with tqdm(total=len(photos), desc="segment", unit="photo") as progress:
-            readable = _read(photos, failures, notes, progress)
-            for batch in _batches(readable, config.segment.batch_size):
-                masks = segmenter.predict(np.stack([photo for _, photo in batch]))
-                for (path, photo), mask in zip(batch, masks, strict=True):
-                    yield path, photo, mask
-                progress.update(len(batch))
-        for note, noted in notes.items():
-            common.say("segment", f"{note}: {listing.name_some(noted)}")
-
-    return segmenter.palette, results()
-
-
 def _by_inversion(
     config: ConfigDict, workdir: Path, photos: Mapping[str, Path], failures: list[str]
-) -> tuple[Palette, Iterator[Result]]:
+) -> tuple[Palette, Iterator[segmentation.Result]]:
     """Returns the classes, and what the heads say of the photos' latents; notes those left out.
 
     Pixels outside of a photo's square are 255.
@@ -120,57 +98,3 @@ def _by_inversion(
             yield path, images.read_photo(photos[path]), mask
 
     return labeller.palette, results()
-
-
-def _read(
-    photos: Mapping[str, Path],
-    failures: list[str],
-    notes: dict[str, list[str]],
-    progress: tqdm,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the photos that can be read; notes why others cannot, and what was done to which."""
-    for path, file in photos.items():
-        try:
-            photo, said = images.read_photo_and_notes(file)
-        except UserError as error:
-            failures.append(str(error))
-            progress.update()
-            continue
-        for note in said:
-            notes.setdefault(note, []).append(path)
-        yield path, photo
-
-
-def _batches(
-    photos: Iterator[tuple[str, np.ndarray]], size: int
-) -> Iterator[list[tuple[str, np.ndarray]]]:
-    """Yields runs of at most `size` neighbours whose pictures have one shape."""
-    for _, equal in groupby(photos, key=lambda pair: pair[1].shape):
-        batch = []
-        for pair in equal:
-            batch.append(pair)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-
-def _write(folder: Path, name: str, photo: np.ndarray, mask: np.ndarray, palette: Palette) -> None:
-    images.write_palette_png(folder / "masks" / f"{name}.png", mask, palette)
-    overlay = images.overlay(photo, mask, palette)
-    images.write_png(folder / "overlays" / f"{name}.png", overlay)
-
-
-def _areas(mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns [K]: each class's share of the pixels of `mask` [H, W] that have a class."""
-    known = np.asarray(mask)[mask != IGNORE]
-    return np.bincount(known, minlength=num_classes) / max(known.size, 1)
-
-
-def _table(areas: dict[str, np.ndarray], class_names: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("photo", *class_names))
-    writer.writerows((name, *(f"{share:.6f}" for share in row)) for name, row in areas.items())
-    return text.getvalue()
