@@ -21,7 +21,7 @@ FLOORS = (
     ("__main__",),
 )
 # What stages share. Every other module of stages/ is one stage, and no stage imports another.
-SHARED_BY_STAGES = {"common", "datasets", "fingerprints", "labellers"}
+SHARED_BY_STAGES = {"common", "datasets", "fingerprints", "folders", "labellers"}
 PARTS_OF_STAGES = {("report", "report_shots")}
 # Imports of what is to move out of stages/.
 TO_BE_REMOVED = {

@@ -6,8 +6,9 @@ import fcntl
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -17,7 +18,7 @@ from repgan_jax.errors import UserError
 from repgan_jax.io import checkpoint, listing, remote, results
 from repgan_jax.io.results import RECORD
 from repgan_jax.runtime import distributed, parallel
-from repgan_jax.stages import fingerprints
+from repgan_jax.stages import fingerprints, folders
 
 
 @dataclasses.dataclass
@@ -48,7 +49,7 @@ class Stage:
         """
         self.finished = True
         if remote.is_remote(self.folder):  # where no lock keeps other runs out
-            found = _expect_same(self.folder, self.record, "another run")
+            found = folders.expect_same(self.folder, self.record, "another run")
             if found["status"] == "done":
                 say(self.name, "another run was faster")
                 return
@@ -96,11 +97,11 @@ def stage(
     result = workdir / name
     protected = ("running", "done") if refuse_changes else ("running",) * keep_unfinished
     with contextlib.ExitStack() as held:
-        lock = distributed.leads() and held.enter_context(_lock(workdir, fcntl.LOCK_EX))
+        lock = distributed.leads() and held.enter_context(folders.lock(workdir, fcntl.LOCK_EX))
         record = _describe(config, workdir, fields, inputs or {}, after)
 
         def prepare() -> tuple[str, bool]:
-            folder, finished = _prepare(result, record, protected)
+            folder, finished = folders.prepare(result, record, protected, partial(say, name))
             if together:
                 fcntl.flock(lock, fcntl.LOCK_SH)  # each process keeps other runs out while it lives
             return folder.name, finished
@@ -108,8 +109,8 @@ def stage(
         here, finished = distributed.by_leader(prepare) if together else prepare()
         folder = result.with_name(here)
         if not distributed.leads():
-            held.enter_context(_lock(workdir, fcntl.LOCK_SH))
-            _expect_same(folder, record, "process 0")
+            held.enter_context(folders.lock(workdir, fcntl.LOCK_SH))
+            folders.expect_same(folder, record, "process 0")
         yield Stage(name, result, folder, finished, record)
         remote.push(workdir / "tensorboard" / name)
     if together:
@@ -284,123 +285,6 @@ def _describe(
     return fingerprints.describe(config, fields, inputs)
 
 
-def _prepare(
-    result: Path, record: Mapping[str, Any], protected: Sequence[str]
-) -> tuple[Path, bool]:
-    """Returns the folder in which to work on `record`, and whether nothing is left to do there."""
-    results.settle(result)
-    folder, old = result, results.read_record(result)
-    if not _is_same(old, record) and _bring_back(result, record, protected):
-        say(result.name, "done already (same settings), kept until now as the result before")
-        return result, True
-    if old and not _is_same(old, record):
-        folder, old = _start_again(result, old, record, protected)
-    if old and old["status"] == "done":
-        say(result.name, "done already (same settings)")
-        return folder, True
-    checkpoint.write_json(folder / RECORD, {"status": "running", **record})
-    if not old:
-        remote.push(folder / RECORD)
-    remote.restore(folder)
-    return folder, False
-
-
-def _is_same(old: Mapping[str, Any] | None, record: Mapping[str, Any]) -> bool:
-    return bool(old) and not any(fingerprints.changes(old, record))
-
-
-def _bring_back(result: Path, record: Mapping[str, Any], protected: Sequence[str]) -> bool:
-    """Puts the result before this one in its place, if `record` describes it; returns whether."""
-    if remote.is_remote(result):
-        return False
-    if not _is_same(results.read_record(results.predecessor(result)), record):
-        return False
-    new = results.successor(result)
-    if unfinished := results.read_record(new):
-        _refuse(new, unfinished, record, protected)
-        say(result.name, f"unfinished work of other settings is dropped ({new})")
-    results.bring_back(result)
-    return True
-
-
-def _start_again(
-    result: Path, old: Mapping[str, Any], record: Mapping[str, Any], protected: Sequence[str]
-) -> tuple[Path, Mapping[str, Any] | None]:
-    """Returns a folder for other settings than those of `old`, and the record that is in it.
-
-    A finished result stays where it is; what is unfinished makes room.
-    """
-    _refuse(result, old, record, protected)
-    changes = ", ".join(fingerprints.changes(old, record))
-    if old["status"] != "done":
-        say(result.name, f"starting again, for these changed: {changes}")
-        results.discard(result)
-        return result, None
-    new = results.successor(result)
-    unfinished = results.read_record(new)
-    if _is_same(unfinished, record):
-        say(result.name, f"going on with what was interrupted, where these changed: {changes}")
-    else:
-        if unfinished:
-            _refuse(new, unfinished, record, protected)
-            say(result.name, f"unfinished work of yet other settings is dropped ({new})")
-            results.discard(new)
-            unfinished = None
-        say(result.name, f"starting again, for these changed: {changes}")
-    say(result.name, "the finished result stays in use until the new one is complete")
-    return new, unfinished
-
-
-def _refuse(
-    folder: Path,
-    found: Mapping[str, Any],
-    record: Mapping[str, Any],
-    protected: Sequence[str],
-) -> None:
-    """Raises UserError where `folder` must not make room for what `record` describes.
-
-    That is so if its status is in `protected`, and there is work in it.
-    """
-    work = found["status"] in protected and len(list(folder.glob("[!.]*"))) > 1
-    if work or remote.is_remote(folder):  # whose it is cannot be known there
-        changes = ", ".join(fingerprints.changes(found, record))
-        raise UserError(
-            f"{folder}: made with other settings ({changes}); "
-            "delete that folder or choose another --config.workdir"
-        )
-
-
-def _expect_same(folder: Path, record: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """Returns the record in `folder`; raises UserError if `who` wrote it has other settings."""
-    found = results.read_record(folder)
-    if not found:
-        raise UserError(
-            f"{folder}: not there; all processes need one --config.workdir that they share"
-        )
-    if changes := ", ".join(fingerprints.changes(found, record)):
-        raise UserError(f"{folder}: {who} has other settings ({changes}); start all with the same")
-    return found
-
-
 def say(name: str, text: str) -> None:
     """Prints a line about the stage `name`."""
     print(f"{name}: {text}", flush=True)
-
-
-@contextlib.contextmanager
-def _lock(workdir: Path, kind: int) -> Iterator[TextIO]:
-    """Keeps other runs out; the system lets go of it however this process ends."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("a+") as file:  # NFS shares no lock on what cannot be read
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{workdir}: another run is working here; wait for it or choose another workdir"
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"{workdir}: its file system has no locks ({error.strerror}); choose another "
-                "--config.workdir, or mount it with flock"
-            ) from error
-        yield file

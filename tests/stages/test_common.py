@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from repgan_jax.errors import UserError
-from repgan_jax.stages import common, fingerprints
+from repgan_jax.stages import common, fingerprints, folders
 
 FIELDS = ("seed", "fewshot.steps", "fewshot.augment")
 
@@ -73,13 +73,13 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
     def flock(file, kind):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(common.fcntl, "flock", flock)
+    monkeypatch.setattr(folders.fcntl, "flock", flock)
     with pytest.raises(UserError, match="its file system has no locks .No locks available.; "):
         _run(tmp_path, _config())
 
 
 def test_lock_can_be_shared_where_that_needs_reading(tmp_path):
-    with common._lock(tmp_path, fcntl.LOCK_EX) as file:
+    with folders.lock(tmp_path, fcntl.LOCK_EX) as file:
         assert file.readable()
 
 
