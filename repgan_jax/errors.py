@@ -6,3 +6,8 @@ class UserError(Exception):
 
     Commands catch it, print `error: ...` on standard error and exit with 2; no traceback.
     """
+
+
+def first_line(error: Exception) -> str:
+    """Returns the class of `error` and the first line of its text."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

@@ -18,7 +18,7 @@ from repgan_jax import synthesize
 from repgan_jax.data import dataset
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, checksums, images
+from repgan_jax.io import checksums, images, json_files
 from repgan_jax.labeller import Labeller
 from repgan_jax.runtime import parallel, pipelining
 
@@ -171,7 +171,7 @@ class DatasetJob:
             "num_images": options.num_images,
             "palette": self._palette.to_json(),
         }
-        checkpoint.write_json(self.writer.folder / dataset.MANIFEST, manifest)
+        json_files.write(self.writer.folder / dataset.MANIFEST, manifest)
 
     def examples(
         self,
@@ -259,7 +259,7 @@ def generate_dataset(
     job = DatasetJob(generator, labeller, folder, chosen, batch_size=batch_size, backend=backend)
     path, origin = Path(folder) / dataset.MANIFEST, _origin(generator, labeller, chosen)
     if path.exists():
-        found = checkpoint.read_json(path)
+        found = json_files.read(path)
         if any(found.get(name) != value for name, value in origin.items()):
             raise UserError(
                 f"{folder}: holds a dataset of another generator, labeller or other options; "

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, objects
+from repgan_jax.io import checkpoint, json_files, objects
 from repgan_jax.models import mobilestylegan, stylegan2
 
 _MODELS = {"stylegan2": stylegan2, "mobilestylegan": mobilestylegan}
@@ -176,11 +177,21 @@ def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) ->
     """
     if objects.is_object(path):
         config, variables = objects.read(path, _KIND)
-        architecture = config["architecture"]
+        described = Path(path) / objects.CONFIG
+        architecture = config.get("architecture", {})
     else:
         architecture, variables = checkpoint.read_generator(path)
-    generator = Generator.build(architecture, jax.device_put(variables), dtype)
-    expected = jax.eval_shape(
+        described = Path(path) / checkpoint.ARCHITECTURE
+    with json_files.parsing(described):
+        generator = Generator.build(architecture, jax.device_put(variables), dtype)
+        expected = _shapes(generator)
+    objects.check_shapes(path, expected, variables)
+    return generator
+
+
+def _shapes(generator: Generator) -> dict[str, Any]:
+    """Returns the variables that `generator` expects, as shapes."""
+    return jax.eval_shape(
         lambda: {
             "mapping": generator.mapping_module.init(
                 jax.random.key(0),
@@ -193,8 +204,6 @@ def load_generator(path: str | os.PathLike[str], *, dtype: Any = jnp.float32) ->
             "mean_latent": jnp.zeros(generator.w_dim),
         }
     )
-    objects.check_shapes(path, expected, variables)
-    return generator
 
 
 def read_architecture(path: str | os.PathLike[str]) -> dict[str, Any]:

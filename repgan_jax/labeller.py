@@ -16,7 +16,7 @@ import numpy as np
 from repgan_jax import synthesize
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, objects, remote, results
+from repgan_jax.io import checkpoint, json_files, objects, remote, results
 from repgan_jax.models import heads
 from repgan_jax.ops import taps as taps_lib
 from repgan_jax.palette import Palette
@@ -250,8 +250,10 @@ def load_labeller(path: str | os.PathLike[str]) -> Labeller:
 def read_palette(folder: Path) -> Palette:
     """Returns the classes alone of the labeller in the folder of a stage `fewshot`."""
     if objects.is_object(folder / RESULT):
-        return Palette.from_json(objects.read_config(folder / RESULT, _KIND)["palette"])
-    return checkpoint.read_json(folder / "palette.json", parse=Palette.from_json)
+        config = objects.read_config(folder / RESULT, _KIND)
+        with json_files.parsing(folder / RESULT / objects.CONFIG):
+            return Palette.from_json(config["palette"])
+    return json_files.read(folder / "palette.json", parse=Palette.from_json)
 
 
 def read_result(folder: Path) -> Labeller:
@@ -263,16 +265,30 @@ def read_result(folder: Path) -> Labeller:
             f"{folder.parent}: no labeller here; expected a folder that Labeller.save wrote, or a "
             "run whose stage fewshot is finished"
         )
-    config = checkpoint.read_json(folder / "head.json")  # of version 0.1.0
-    palette = read_palette(folder)
-    head = heads.build(config["head"], palette.num_classes, config["label_size"], config["resize"])
-    variables = jax.device_put(checkpoint.read_tree(folder / "heads"))
-    return Labeller(variables, head, tuple(config["taps"]), palette, config.get("flip", True))
+    return json_files.read(folder / "head.json", parse=partial(_read_former, folder))
+
+
+def _read_former(folder: Path, config: Mapping[str, Any]) -> Labeller:
+    """Returns the labeller as version 0.1.0 stored it in a run."""
+    variables = checkpoint.read_tree(folder / "heads")
+    stats = variables["stats"]["FoldedConv_0"]
+    more = {
+        "num_heads": len(jax.tree.leaves(variables["params"])[0]),
+        "taps": {name: stats[name].size for name in config["taps"]},
+        "palette": read_palette(folder).to_json(),
+    }
+    return _build(folder, {"flip": True, **config, **more}, variables)
 
 
 def _read(folder: Path) -> Labeller:
     """Returns the labeller that `Labeller.save` wrote to `folder`."""
     config, variables = objects.read(folder, _KIND)
+    with json_files.parsing(folder / objects.CONFIG):
+        return _build(folder, config, variables)
+
+
+def _build(folder: Path, config: Mapping[str, Any], variables: Mapping[str, Any]) -> Labeller:
+    """Returns the labeller of what `Labeller.save` stores, read from `folder`."""
     palette = Palette.from_json(config["palette"])
     head = heads.build(config["head"], palette.num_classes, config["label_size"], config["resize"])
     taps = {

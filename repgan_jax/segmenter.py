@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, objects, pixel_formats, remote, results
+from repgan_jax.io import checkpoint, json_files, objects, pixel_formats, remote, results
 from repgan_jax.io import images as images_io
 from repgan_jax.models.unet import UNet
 from repgan_jax.palette import Palette
@@ -262,12 +262,19 @@ def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
 def _read(folder: Path) -> Segmenter:
     """Returns the segmenter that `Segmenter.save` wrote to `folder`."""
     config, variables = objects.read(folder, _KIND)
+    with json_files.parsing(folder / objects.CONFIG):
+        return _build(folder, config, variables)
+
+
+def _build(folder: Path, config: Mapping[str, Any], variables: Mapping[str, Any]) -> Segmenter:
+    """Returns the segmenter of what `Segmenter.save` stores, read from `folder`."""
     palette = Palette.from_json(config["palette"])
     network = UNet(palette.num_classes, tuple(config["widths"]), config["patch"])
     shape = (1, network.stride, network.stride, 3)
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
     objects.check_shapes(folder, expected, variables)
-    return Segmenter(jax.device_put(variables), network, palette, config["size"], config["flip"])
+    size, flip = int(config["size"]), bool(config["flip"])
+    return Segmenter(jax.device_put(variables), network, palette, size, flip)
 
 
 def _read_result(folder: Path) -> Segmenter:
@@ -279,16 +286,9 @@ def _read_result(folder: Path) -> Segmenter:
             f"{folder.parent}: no segmenter here; expected a folder that Segmenter.save wrote, or "
             "a run whose stages are finished up to autoshot"
         )
-    return checkpoint.read_json(folder / _FORMER, parse=partial(_read_former, folder))
+    return json_files.read(folder / _FORMER, parse=partial(_read_former, folder))
 
 
 def _read_former(folder: Path, config: Mapping[str, Any]) -> Segmenter:
     """Returns the network as version 0.1.0 stored it in a run."""
-    palette = Palette.from_json(config["palette"])
-    return Segmenter(
-        jax.device_put(checkpoint.read_tree(folder / "best")),
-        UNet(palette.num_classes, tuple(config["widths"]), config["patch"]),
-        palette,
-        config["size"],
-        config.get("flip", True),
-    )
+    return _build(folder, {"flip": True, **config}, checkpoint.read_tree(folder / "best"))

@@ -10,6 +10,7 @@ import pytest
 
 import repgan_jax
 from repgan_jax.errors import UserError
+from repgan_jax.io import checkpoint, json_files
 from repgan_jax.labeller import Labeller, load_labeller
 from repgan_jax.models import heads
 from repgan_jax.palette import parse_classes
@@ -113,3 +114,52 @@ def test_a_labeller_is_a_pytree():
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
     one_by_one = jax.vmap(lambda tap: labeller(jax.tree.map(lambda x: x[None], tap))[0])(taps)
     np.testing.assert_allclose(one_by_one, plain, atol=1e-5)
+
+
+@pytest.fixture
+def former(tmp_path):
+    """A labeller, and the run in which version 0.1.0 would have kept it."""
+    labeller, _ = ensemble(2)
+    folder = tmp_path / "fewshot"
+    checkpoint.write_tree(folder / "heads", labeller.variables)
+    head = {"head": "mlp0", "label_size": SIZE, "resize": "bilinear", "taps": labeller.tap_names}
+    json_files.write(folder / "head.json", head)
+    palette = PALETTE.to_json()
+    del palette["pairs"]
+    json_files.write(folder / "palette.json", palette)
+    return labeller, tmp_path
+
+
+def test_runs_of_version_0_1_0_are_read(former):
+    labeller, workdir = former
+    loaded = load_labeller(workdir)
+    assert loaded.flip and loaded.palette == PALETTE and loaded.tap_names == labeller.tap_names
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, labeller.variables)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": None}, "head.json: JSON, but not of this kind of file"),
+        ({"taps": ["conv_99_8"]}, "head.json: JSON, but not of this kind .*KeyError: 'conv_99_8'"),
+        ({"label_size": 0}, "head.json: JSON, but not of this kind of file"),
+        ({"head": "mlp2"}, "fewshot: tensor .* has shape none .missing., expected"),
+    ],
+)
+def test_what_does_not_fit_in_a_run_of_version_0_1_0_is_named(former, changes, message):
+    path = former[1] / "fewshot/head.json"
+    head = {**json_files.read(path), **changes}
+    json_files.write(path, {name: value for name, value in head.items() if value is not None})
+    with pytest.raises(UserError, match=message):
+        load_labeller(former[1])
+
+
+@pytest.mark.parametrize("name", ["palette", "taps", "num_heads", "flip"])
+def test_a_config_without_a_part_is_named(tmp_path, name):
+    ensemble(2)[0].save(tmp_path / "labeller")
+    path = tmp_path / "labeller/config.json"
+    config = json_files.read(path)
+    del config[name]
+    json_files.write(path, config)
+    with pytest.raises(UserError, match=f"config.json: JSON, but not .*KeyError: '{name}'"):
+        load_labeller(tmp_path / "labeller")

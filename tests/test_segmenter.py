@@ -9,7 +9,7 @@ from PIL import Image
 
 import repgan_jax
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, images
+from repgan_jax.io import checkpoint, images, json_files
 from repgan_jax.segmenter import most_likely
 
 
@@ -84,7 +84,7 @@ def test_what_was_decided_on_flips_is_stored(segmenter, tiny_run, tmp_path, flip
         del palette["pairs"]
         stored = {"widths": segmenter.network.widths, "patch": segmenter.network.patch}
         stored |= {"size": segmenter.size, "palette": palette}
-        checkpoint.write_json(tmp_path / "autoshot/segmenter.json", stored)
+        json_files.write(tmp_path / "autoshot/segmenter.json", stored)
     else:
         dataclasses.replace(segmenter, flip=flip).save(tmp_path / "autoshot/segmenter")
     assert repgan_jax.load_segmenter(tmp_path).flip == (flip is not False)
@@ -152,5 +152,7 @@ def test_classes_are_those_of_the_enlarged_probabilities():
 
 
 def test_no_run_no_segmenter(tmp_path):
-    with pytest.raises(UserError, match="no segmenter here; run the stages up to autoshot"):
+    with pytest.raises(
+        UserError, match="no segmenter here; expected a folder that Segmenter.save wrote"
+    ):
         repgan_jax.load_segmenter(tmp_path)

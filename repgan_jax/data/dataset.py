@@ -20,7 +20,7 @@ from tensorflow_datasets.core import example_serializer
 
 from repgan_jax.data import shards
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, files, images, remote
+from repgan_jax.io import files, images, json_files, remote
 from repgan_jax.palette import Palette, default_colours
 from repgan_jax.runtime import pipelining
 
@@ -109,7 +109,7 @@ class Writer:
         }
         files.write_npz(self.folder / "scores.npz", **scores)
         folder = _version_folder(self.folder)
-        checkpoint.write_json(folder / "metadata.json", metadata)  # TFDS's `builder.info.metadata`
+        json_files.write(folder / "metadata.json", metadata)  # TFDS's `builder.info.metadata`
         split = tfds.core.SplitInfo(
             name=SPLIT, shard_lengths=list(self.shard_lengths), num_bytes=size
         )
@@ -264,7 +264,7 @@ def _read_palette(folder: Path) -> Palette | None:
     """Returns the palette in the dataset's manifest; None where an earlier version wrote it."""
     path = folder / MANIFEST
     remote.pull(path)
-    found = checkpoint.read_json(path) if path.exists() else {}
+    found = json_files.read(path) if path.exists() else {}
     return Palette.from_json(found["palette"]) if "palette" in found else None
 
 

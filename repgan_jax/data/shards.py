@@ -13,7 +13,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, files
+from repgan_jax.io import files, json_files
 
 SCORES = ("confidence", "disagreement")  # numbers that each record has
 _FACTS = {"records", "bytes", "sha256", "pixels", *SCORES}
@@ -82,7 +82,7 @@ class Shard:
     def facts(self) -> dict[str, Any]:
         """Returns what `write` noted; nothing where that is missing or damaged."""
         try:
-            facts = checkpoint.read_json(self.note)
+            facts = json_files.read(self.note)
         except UserError:
             return {}
         whole = isinstance(facts, dict) and facts.keys() == _FACTS

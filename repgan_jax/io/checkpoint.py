@@ -7,25 +7,25 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from repgan_jax.errors import UserError
-from repgan_jax.io import checksums
-from repgan_jax.io.files import atomic_write, reading, unreadable
+from repgan_jax.errors import UserError, first_line
+from repgan_jax.io import checksums, json_files
+from repgan_jax.io.files import reading, unreadable
 from repgan_jax.runtime.parallel import expect_backend
 
-GENERATOR_FILES = ("architecture.json", "variables")  # what it draws with
+ARCHITECTURE = "architecture.json"
+GENERATOR_FILES = (ARCHITECTURE, "variables")  # what it draws with
 _OF_A_GENERATOR = (*GENERATOR_FILES, "discriminator", "samples.png")
 FORMAT = 2  # of a generator's folder; a reader refuses any other
 _NOT_DRAWN_WITH = ("format", "discriminator")  # in architecture.json
 Tree = Mapping[str, Any]
-T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
         else:
             hint = "it has no checksums that could tell damage from another version of Orbax"
         raise UserError(
-            f"{path}: cannot be read ({_reason(error)}); {hint} (here: {ocp.__version__}): "
+            f"{path}: cannot be read ({first_line(error)}); {hint} (here: {ocp.__version__}): "
             "compare it with the original, or make it again in another folder"
         ) from error
 
@@ -115,46 +115,10 @@ def _checked(path: Path) -> str | None:
         return checksums.check(path)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as readable JSON."""
-    atomic_write(Path(path), (json.dumps(value, indent=2) + "\n").encode())
-
-
-def read_json(path: str | os.PathLike[str], parse: Callable[[Any], T] = lambda value: value) -> T:
-    """Returns the value in the JSON file `path`, as `parse` makes it.
-
-    Raises:
-        UserError: missing, may not be read, not JSON, or nothing that `parse` takes.
-    """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; run the stage that writes it") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: not JSON ({_reason(error)}), {len(content)} bytes; it was cut or edited: "
-            "bring back a copy, or move it away and run again what writes it"
-        ) from error
-    try:
-        return parse(value)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"{path}: JSON, but not of this kind of file ({_reason(error)}); it was edited or is "
-            "of another version: bring back a copy, or move it away and run again what writes it"
-        ) from error
-
-
 def is_generator(folder: str | os.PathLike[str]) -> bool:
     """Returns whether a converter has written `folder`."""
     with reading(folder):
-        return (Path(folder) / "architecture.json").is_file()
+        return (Path(folder) / ARCHITECTURE).is_file()
 
 
 def check_target(folder: str | os.PathLike[str]) -> None:
@@ -186,7 +150,7 @@ def write_generator(
     """
     check_target(folder)
     with new_folder(folder) as partial:
-        write_json(partial / "architecture.json", {"format": FORMAT, **architecture})
+        json_files.write(partial / ARCHITECTURE, {"format": FORMAT, **architecture})
         _save_tree(partial / "variables", variables)
         if discriminator:
             _save_tree(partial / "discriminator", discriminator)
@@ -235,8 +199,8 @@ def read_architecture(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the architecture alone of a generator that a converter wrote."""
     folder = Path(folder)
     check_generator(folder)
-    path = folder / "architecture.json"
-    architecture = read_json(path)
+    path = folder / ARCHITECTURE
+    architecture = json_files.read(path)
     found = architecture.get("format") if isinstance(architecture, dict) else None
     if found != FORMAT:
         later = isinstance(found, int) and found > FORMAT
@@ -277,9 +241,9 @@ class Checkpoints:
         except Exception as error:  # whatever Orbax or tensorstore find in there
             path = self._folder / str(step)
             raise UserError(
-                f"{path}: cannot be read ({_reason(error)}); it is damaged, or of other settings "
-                f"or another version of Orbax (here: {ocp.__version__}): move it away to go on "
-                "from the state before it"
+                f"{path}: cannot be read ({first_line(error)}); it is damaged, or of other "
+                f"settings or another version of Orbax (here: {ocp.__version__}): move it away to "
+                "go on from the state before it"
             ) from error
 
 
@@ -315,7 +279,3 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
     )
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

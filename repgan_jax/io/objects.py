@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, checksums
+from repgan_jax.io import checkpoint, checksums, json_files
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1  # of the folder; other formats are rejected
@@ -53,7 +53,7 @@ def write(
             "tensors": checksums.tensor_digest(variables),
         }
         head = {"kind": kind, "format": FORMAT, "checksums": sums}
-        checkpoint.write_json(partial / CONFIG, {**head, **config})
+        json_files.write(partial / CONFIG, {**head, **config})
 
 
 def read(folder: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -90,7 +90,7 @@ def read_config(folder: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         raise UserError(
             f"{folder}: no {kind} here (no {CONFIG}); expected a folder that `save` wrote"
         )
-    config = checkpoint.read_json(path)
+    config = json_files.read(path)
     found = config.get("kind") if isinstance(config, dict) else None
     if found != kind:
         raise UserError(f"{path}: holds {found or 'no object of this library'}, expected {kind}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, files, remote
+from repgan_jax.io import files, json_files, remote
 
 RECORD = remote.LAST  # {"status", "seconds", "summary", "fingerprint", "fields", "inputs"}
 _NEXT, _PREVIOUS = ".next", ".previous"
@@ -79,7 +79,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """
     remote.pull(folder / RECORD)
     if (folder / RECORD).exists():
-        return checkpoint.read_json(folder / RECORD, parse=_as_record)
+        return json_files.read(folder / RECORD, parse=_as_record)
     if any(folder.glob("[!.]*")) or remote.find(folder):
         raise UserError(
             f"{folder}: not the folder of a stage (it has no {RECORD}); "

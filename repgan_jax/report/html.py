@@ -17,7 +17,7 @@ from repgan_jax import labeller
 from repgan_jax.data import dataset
 from repgan_jax.data.mask_sizes import resize_mask
 from repgan_jax.inversion import cache as inversions
-from repgan_jax.io import checkpoint, files, images, results
+from repgan_jax.io import files, images, json_files, results
 from repgan_jax.palette import IGNORE, Palette, default_colours
 
 _PICTURE_SIDE = 256  # pixels of a picture on the page, at most
@@ -139,7 +139,7 @@ def _read_inversions(folder: Path) -> list[tuple[dict[str, str], dict[str, np.nd
 
 
 def _json(path: Path) -> Any:
-    return checkpoint.read_json(path) if path.exists() else {}
+    return json_files.read(path) if path.exists() else {}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

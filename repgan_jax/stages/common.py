@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from repgan_jax import generator
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, listing, remote, results
+from repgan_jax.io import json_files, listing, remote, results
 from repgan_jax.io.results import RECORD
 from repgan_jax.runtime import distributed, parallel
 from repgan_jax.stages import fingerprints, folders
@@ -55,7 +55,7 @@ class Stage:
                 return
         seconds = round(time.perf_counter() - self.started, 2)
         done = {"status": "done", "seconds": seconds, "summary": dict(summary)}
-        checkpoint.write_json(self.folder / RECORD, {**self.record, **done})
+        json_files.write(self.folder / RECORD, {**self.record, **done})
         remote.finish(self.folder)
         say(self.name, f"done in {seconds:.0f} s")
         if self.folder != self.result:
@@ -155,7 +155,7 @@ def made_with(config: ConfigDict, name: str, field: str) -> Any:
     if name in config.stages:
         return fingerprints.get(config, field)
     folder = find_result(config, name)
-    return checkpoint.read_json(folder / RECORD)["fields"].get(field) if folder else None
+    return json_files.read(folder / RECORD)["fields"].get(field) if folder else None
 
 
 def find_result(config: ConfigDict, name: str) -> Path | None:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from repgan_jax.data import dataset
 from repgan_jax.errors import UserError
 from repgan_jax.generation import DatasetJob, DatasetOptions
-from repgan_jax.io import checkpoint, remote, results
+from repgan_jax.io import json_files, remote, results
 from repgan_jax.runtime import distributed
 from repgan_jax.stages import common, labellers
 
@@ -106,7 +106,7 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
     least = float(disagreement[dropped].min())
     if distributed.leads():
         listed = {"share": share, "disagreement_from": least, "indices": dropped.tolist()}
-        checkpoint.write_json(folder / "dropped.json", listed)
+        json_files.write(folder / "dropped.json", listed)
         text = f"{count} of {len(data)} images left out (disagreement from {least:.4f})"
         common.say(results.name(folder), text)
     return data.without(dropped)

@@ -10,7 +10,7 @@ from repgan_jax import evaluation, labeller, metrics
 from repgan_jax.data import celebamask, masks
 from repgan_jax.errors import UserError
 from repgan_jax.evaluation import Evaluation, LabelledPhotos, MaskOptions, Pair
-from repgan_jax.io import checkpoint, files, listing
+from repgan_jax.io import files, json_files, listing
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter, load_segmenter
 from repgan_jax.stages import common, fingerprints
@@ -69,7 +69,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         common.say("evaluate", notes)
         scores = {"pooled": found.pooled, "per_picture": found.per_image}
         scores |= {"num_pictures": len(pairs), "size": options.size, "split": options.split}
-        checkpoint.write_json(stage.folder / "metrics.json", scores)
+        json_files.write(stage.folder / "metrics.json", scores)
         table = found.table() + "\n"
         files.atomic_write(stage.folder / "metrics.txt", table.encode())
         _write_examples(stage.folder / "examples.npz", segmenter, labelled, found)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from repgan_jax.data import mask_files, masks, shapes
 from repgan_jax.generator import Generator
-from repgan_jax.io import checkpoint, files, images, listing
+from repgan_jax.io import files, images, json_files, listing
 from repgan_jax.labeller import RESULT, Labeller
 from repgan_jax.ops import taps as taps_lib
 from repgan_jax.palette import IGNORE, Palette
@@ -234,7 +234,7 @@ def _write_preview(
     small = np.stack([images.resize_area(image, size) for image in shown])
     files.write_npz(folder / "shots.npz", images=small, masks=labels, guesses=predictions)
     rows = [{"step": i + 1, "loss": float(loss)} for i, loss in enumerate(losses)]
-    checkpoint.write_json(folder / "curve.json", rows)
+    json_files.write(folder / "curve.json", rows)
     with common.board(workdir, "fewshot") as board:
         for row in rows:
             board.add_scalar("loss", row["loss"], row["step"])

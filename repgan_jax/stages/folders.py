@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, remote, results
+from repgan_jax.io import json_files, remote, results
 from repgan_jax.io.results import RECORD
 from repgan_jax.stages import fingerprints
 
@@ -47,7 +47,7 @@ def prepare(
     if old and old["status"] == "done":
         say("done already (same settings)")
         return folder, True
-    checkpoint.write_json(folder / RECORD, {"status": "running", **record})
+    json_files.write(folder / RECORD, {"status": "running", **record})
     if not old:
         remote.push(folder / RECORD)
     remote.restore(folder)

@@ -12,8 +12,7 @@ import optax
 import pytest
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, checksums
-from repgan_jax.palette import Palette
+from repgan_jax.io import checkpoint, checksums, json_files
 
 TREE = {
     "mapping": {"params": {"dense": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}},
@@ -117,8 +116,6 @@ def test_weights_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", _forbidden)  # root may read anything
     with pytest.raises(UserError, match="checksums.json: cannot be read .Permission denied.; ask"):
         checkpoint.read_tree(tmp_path / "heads")
-    with pytest.raises(UserError, match="stage.json: cannot be read .Permission denied.; ask"):
-        checkpoint.read_json(tmp_path / "stage.json")
 
 
 def test_file_without_checksum_that_may_not_be_read(tmp_path, monkeypatch):
@@ -136,29 +133,6 @@ def test_folder_that_may_not_be_entered(tmp_path, monkeypatch):
     for read in (checkpoint.read_generator, checkpoint.read_tree, checkpoint.generator_digest):
         with pytest.raises(UserError, match="face.*: cannot be read .Permission denied.; ask"):
             read(tmp_path / "face")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not JSON .*, 0 bytes; it was cut or edited"),
-        (b'{"names": ["a"', "not JSON .*, 14 bytes; it was cut or edited"),
-        (b"\xff\xfe\xfd", "not JSON"),
-        (b"[]", "JSON, but not of this kind of file .TypeError"),
-        (b'{"names": ["a"]}', "JSON, but not of this kind of file .KeyError: 'colours'"),
-    ],
-)
-def test_json_that_is_not_what_is_expected(tmp_path, content, message):
-    path = tmp_path / "palette.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=f"palette.json: {message}") as caught:
-        checkpoint.read_json(path, parse=Palette.from_json)
-    assert "delete" not in str(caught.value)
-
-
-def test_folder_in_place_of_json(tmp_path):
-    with pytest.raises(UserError, match="cannot be read .Is a directory.; check the path"):
-        checkpoint.read_json(tmp_path)
 
 
 def test_digest_of_tensors_is_of_numbers_not_of_bytes(tmp_path):
@@ -243,10 +217,10 @@ def test_generator_missing_or_of_another_format(tmp_path):
         UserError, match="face.pt: is a file.* repgan_jax.converters.stylegan2 .*face.pt OUT"
     ):
         checkpoint.read_generator(tmp_path / "face.pt")
-    checkpoint.write_json(tmp_path / "architecture.json", {"format": 7})
+    json_files.write(tmp_path / "architecture.json", {"format": 7})
     with pytest.raises(UserError, match=f"format 7, expected {checkpoint.FORMAT}; was .*later"):
         checkpoint.read_generator(tmp_path)
-    checkpoint.write_json(tmp_path / "architecture.json", {"format": 1})
+    json_files.write(tmp_path / "architecture.json", {"format": 1})
     with pytest.raises(UserError, match=f"format 1, expected {checkpoint.FORMAT}; convert again"):
         checkpoint.read_generator(tmp_path)
     (tmp_path / "architecture.json").write_text("{")

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from repgan_jax.data import dataset
-from repgan_jax.io import checkpoint, checksums, images
+from repgan_jax.io import checkpoint, checksums, images, json_files
 from repgan_jax.stages import autoshot, fingerprints
 
 RECORDED = ("fewshot", "generate", "autoshot", "evaluate", "sample")  # the others cost nothing
@@ -134,7 +134,7 @@ def test_records_of_earlier_versions_count(tiny_run, workdir, tmp_path):
     record["inputs"]["config.generator"] = fingerprints.digest(
         generator, checkpoint.GENERATOR_FILES
     )
-    checkpoint.write_json(path, record)
+    json_files.write(path, record)
     code, out, _ = tiny_run.run(workdir, generator=generator)
     assert code == 0 and out.count("done already") == len(RECORDED)
 

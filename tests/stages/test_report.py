@@ -9,7 +9,7 @@ import pytest
 
 from repgan_jax import metrics
 from repgan_jax.data import dataset, masks
-from repgan_jax.io import checkpoint, images
+from repgan_jax.io import images, json_files
 from repgan_jax.stages import report
 
 FACES = Path(__file__).parents[2] / "examples" / "face"
@@ -39,8 +39,8 @@ def fill(workdir, *, shots, pictures, size):
         fewshot / "shots.npz", images=photos[:shots], masks=truths[:shots], guesses=guesses[:shots]
     )
     loss = [{"step": i, "loss": 2.3 * 0.985**i + 0.02} for i in range(300)]
-    checkpoint.write_json(fewshot / "curve.json", loss)
-    checkpoint.write_json(fewshot / "palette.json", palette.to_json())
+    json_files.write(fewshot / "curve.json", loss)
+    json_files.write(fewshot / "palette.json", palette.to_json())
 
     generate = workdir / "generate"
     confidence = [0.99 - 0.4 * ((7 * i) % pictures) / pictures for i in range(pictures)]
@@ -59,7 +59,7 @@ def fill(workdir, *, shots, pictures, size):
     evaluate.mkdir()
     counts = np.stack([metrics.confusion(t, g, 10) for t, g in zip(truths, guesses, strict=True)])
     scores = metrics.summary(counts, palette.names)
-    checkpoint.write_json(
+    json_files.write(
         evaluate / "metrics.json", scores | {"num_pictures": 10, "size": size, "split": "test"}
     )
     chosen = [1, 2, 5, 6, 8, 9]
@@ -98,7 +98,7 @@ def dataset_of(folder, photos, truths, confidence, palette):
 def stage(folder, seconds, summary, fields):
     record = {"status": "done", "seconds": seconds, "summary": summary, "fields": fields}
     record |= {"fingerprint": folder.name, "inputs": {}}
-    checkpoint.write_json(folder / "stage.json", record)
+    json_files.write(folder / "stage.json", record)
 
 
 @pytest.fixture
@@ -162,15 +162,15 @@ def test_masks_are_shown_as_they_were_read(workdir):
     for name in (*names, "clothes"):  # all are tinted
         assert f"</span>{name}</li>" in section
     assert f"<b>seed000</b> {', '.join(names)}</figcaption>" in section
-    record = checkpoint.read_json(workdir / "fewshot" / "stage.json")
+    record = json_files.read(workdir / "fewshot" / "stage.json")
     del record["summary"]["read"]  # a run of an earlier version
-    checkpoint.write_json(workdir / "fewshot" / "stage.json", record)
+    json_files.write(workdir / "fewshot" / "stage.json", record)
     assert "masks read as" not in read_page(workdir)
 
 
 def test_both_conventions_stand_in_the_table(workdir):
     page = read_page(workdir)
-    scores = checkpoint.read_json(workdir / "evaluate" / "metrics.json")
+    scores = json_files.read(workdir / "evaluate" / "metrics.json")
     for convention in ("pooled", "per_picture"):
         assert f">{100 * scores[convention]['mean_iou']:.1f}<" in page
         assert f">{100 * scores[convention]['iou']['hair']:.1f}<" in page
@@ -192,9 +192,9 @@ def test_report_of_nothing_says_what_is_missing(tmp_path):
 
 def interrupt(workdir, *names):
     for name in names:
-        record = checkpoint.read_json(workdir / name / "stage.json")
+        record = json_files.read(workdir / name / "stage.json")
         del record["seconds"], record["summary"]
-        checkpoint.write_json(workdir / name / "stage.json", record | {"status": "running"})
+        json_files.write(workdir / name / "stage.json", record | {"status": "running"})
 
 
 def test_half_written_files_are_left_alone(workdir):

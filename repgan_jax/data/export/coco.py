@@ -9,7 +9,7 @@ import numpy as np
 
 from repgan_jax.data.export import folders as export_folders
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, images
+from repgan_jax.io import images, json_files
 from repgan_jax.palette import Palette
 
 
@@ -83,4 +83,4 @@ class Coco(export_folders.FolderWriter):
 
 def _records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """Yields the records of all parts, one part in memory at a time."""
-    return (record for path in paths for record in checkpoint.read_json(path))
+    return (record for path in paths for record in json_files.read(path))

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, files, images
+from repgan_jax.io import files, images, json_files
 from repgan_jax.palette import IGNORE, Palette
 
 Example = Mapping[str, Any]  # as `dataset.Dataset` gives it, the mask at the picture's size
@@ -79,7 +79,7 @@ class FolderWriter:
 
     def write_list(self, file: BinaryIO, paths: Sequence[Path]) -> None:
         """Writes the list of the records in `paths`: here, one a line."""
-        file.writelines(_lines(checkpoint.read_json(path)) for path in paths)
+        file.writelines(_lines(json_files.read(path)) for path in paths)
 
     def _list_path(self, split: str) -> Path:
         return self.folder / self.LIST.format(split=split)
