@@ -17,6 +17,7 @@ import jax
 
 from repgan_jax import main
 from repgan_jax.stages import autoshot, fewshot, generate, repair, verify  # noqa: F401
+from repgan_jax.training import batches
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir")
 
@@ -35,15 +36,15 @@ def end_at(watched: str, moment: int, delay: float, signal: int) -> None:
 
 
 def end_before(batch: int, signal: int) -> None:
-    batches = autoshot._batches
+    make_batches = batches.make_batches
 
-    def ending(*arguments):
-        for i, found in enumerate(batches(*arguments), 1):
+    def ending(*arguments, **options):
+        for i, found in enumerate(make_batches(*arguments, **options), 1):
             if i == batch:
                 os.kill(os.getpid(), signal)
             yield found
 
-    autoshot._batches = ending
+    batches.make_batches = ending
 
 
 def start(process: dict) -> int:

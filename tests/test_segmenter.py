@@ -152,7 +152,5 @@ def test_classes_are_those_of_the_enlarged_probabilities():
 
 
 def test_no_run_no_segmenter(tmp_path):
-    with pytest.raises(
-        UserError, match="no segmenter here; expected a folder that Segmenter.save wrote"
-    ):
+    with pytest.raises(UserError, match="no segmenter here; expected a folder that"):
         repgan_jax.load_segmenter(tmp_path)
