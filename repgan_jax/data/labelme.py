@@ -1,6 +1,7 @@
 """Masks from labelme's JSON, one file per image."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ def read_mask(
     """Returns int32 ids [H, W], 255 = ignore, drawn from the shapes of a labelme file.
 
     Later shapes cover earlier ones. Polygons are drawn with their outlines, as rectangles and
-    circles are. Old versions wrote files without `shape_type`, which are polygons, and without
-    a size.
+    circles are; masks are those that labelme's models draw. Old versions wrote files without
+    `shape_type`, which are polygons, and without a size.
 
     Args:
         path: the JSON file.
@@ -44,18 +45,24 @@ def read_mask(
     size, drawn = _read_shapes(Path(path), size)
     mask = np.full(size, shapes.UNDRAWN, np.int32)
     ids = {name: k for k, name in enumerate(palette.names)} | {shapes.IGNORED: IGNORE}
-    for label, kind, points in drawn:
-        if label not in ids:
+    for shape in drawn:
+        if (label := shape.label) not in ids:
             raise UserError(f"{path}: unknown label {label!r}; expected {', '.join(palette.names)}")
-        mask[_draw(path, label, kind, points, size)] = ids[label]
+        mask[_draw(path, shape, size)] = ids[label]
     known = shapes.find_background(palette, background)
     return shapes.fill_undrawn(mask, palette, known, path)
 
 
-def _read_shapes(
-    path: Path, size: tuple[int, int] | None
-) -> tuple[tuple[int, int], list[tuple[str, str, list[float]]]]:
-    """Returns the size (height, width) and (label, kind, [x, y, ...]) of each shape."""
+@dataclass(frozen=True)
+class _Shape:
+    label: str
+    kind: str
+    points: list[float]  # x, y, x, y, ...
+    bits: str  # of a mask: a picture in base64
+
+
+def _read_shapes(path: Path, size: tuple[int, int] | None) -> tuple[tuple[int, int], list[_Shape]]:
+    """Returns the size (height, width) and the shapes, as yet unchecked."""
     try:
         document = json.loads(path.read_bytes())  # UTF-8, with or without a byte order mark
         stated = document.get("imageHeight"), document.get("imageWidth")
@@ -73,24 +80,27 @@ def _read_shapes(
         ) from error
 
 
-def _shape(shape: Any) -> tuple[str, str, list[float]]:
+def _shape(shape: Any) -> _Shape:
     points = [float(number) for x, y in shape["points"] for number in (x, y)]
-    return str(shape["label"]), str(shape.get("shape_type") or "polygon"), points
+    kind = str(shape.get("shape_type") or "polygon")
+    return _Shape(str(shape["label"]), kind, points, str(shape.get("mask") or ""))
 
 
-def _draw(
-    path: str | Path, label: str, kind: str, points: list[float], size: tuple[int, int]
-) -> np.ndarray:
+def _draw(path: str | Path, shape: _Shape, size: tuple[int, int]) -> np.ndarray:
     """Returns bool [H, W] of one shape."""
-    count = len(points) // 2
+    kind, points, count = shape.kind, shape.points, len(shape.points) // 2
     try:
         if (kind, count) in _DRAW:
             return _DRAW[kind, count](points, size)
         if kind == "polygon" and count >= 3:
             return shapes.draw_polygons([points], size)
+        if kind == "mask" and count == 2:
+            return shapes.draw_bits(shape.bits, points, size)
     except ValueError as error:
-        raise UserError(f"{path}: {label!r} cannot be drawn ({error}); draw it again") from error
+        raise UserError(
+            f"{path}: {shape.label!r} cannot be drawn ({error}); draw it again"
+        ) from error
     raise UserError(
-        f"{path}: {label!r} is a {kind} of {count} points, which covers no area; "
+        f"{path}: {shape.label!r} is a {kind} of {count} points, which covers no area; "
         "draw a polygon, a rectangle or a circle instead"
     )

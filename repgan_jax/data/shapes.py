@@ -1,5 +1,7 @@
 """What mask formats that are drawn shape by shape share: polygons, sizes, undrawn pixels."""
 
+import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,32 @@ def draw_circle(points: Sequence[float], size: tuple[int, int]) -> np.ndarray:
     canvas = Image.new("1", size[::-1])
     ImageDraw.Draw(canvas).ellipse([x - radius, y - radius, x + radius, y + radius], fill=1)
     return np.asarray(canvas)
+
+
+def draw_bits(data: str, corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
+    """Returns bool [H, W], true where a small picture between two corners is not 0.
+
+    Args:
+        data: the picture, in base64.
+        corners: [x, y, x, y] of its first and last pixel; what lies outside of the mask is cut off.
+        size: height and width of the mask.
+
+    Raises:
+        ValueError: not a picture of that size.
+    """
+    left, top, right, bottom = map(int, _expect_points(corners, size))
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            if image.size != (right - left + 1, bottom - top + 1):
+                raise ValueError(f"its picture of {image.size} pixels does not fit its corners")
+            bits = np.asarray(image.convert("L")) > 0
+    except (OSError, SyntaxError) as error:  # what Pillow raises on damage
+        raise ValueError("its picture cannot be read") from error
+    mask = np.zeros(size, bool)
+    inside = mask[max(top, 0) : bottom + 1, max(left, 0) : right + 1]
+    skipped = max(-top, 0), max(-left, 0)
+    inside[:] = bits[skipped[0] :, skipped[1] :][: inside.shape[0], : inside.shape[1]]
+    return mask
 
 
 def _expect_points(numbers: Sequence[float], size: tuple[int, int]) -> list[float]:

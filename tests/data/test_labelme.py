@@ -1,5 +1,6 @@
 """Shapes drawn in labelme become masks."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from repgan_jax.data import labelme
 from repgan_jax.errors import UserError
+from repgan_jax.io import images
 from repgan_jax.palette import parse_classes
 
 PALETTE = parse_classes("background\nnose\neyes", "test")
@@ -88,6 +90,30 @@ def test_circles_have_a_centre_and_a_point_on_them(tmp_path):
     distance = np.hypot(x - 20, y - 30)
     got = labelme.read_mask(path, PALETTE)
     assert (got[distance < 9.5] == 2).all() and (got[distance > 10.8] == 0).all()
+
+
+@pytest.mark.parametrize(("left", "top"), [(2, 1), (5, 4), (-1, -2)])
+def test_masks_of_models_lie_between_their_corners(tmp_path, left, top):
+    bits = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1]], np.uint8)
+    path = tmp_path / "a.json"
+
+    def write(corners, data):
+        shape = {"label": "eyes", "shape_type": "mask", "points": corners, "mask": data}
+        path.write_text(json.dumps({"imageWidth": 7, "imageHeight": 6, "shapes": [shape]}))
+        return path
+
+    corners = [[left, top], [left + 2, top + 3]]
+    data = base64.b64encode(images.encode_png(bits)).decode()
+    expected = np.zeros((12, 13), int)
+    expected[top + 3 : top + 7, left + 3 : left + 6] = 2 * bits
+    found = labelme.read_mask(write(corners, data), PALETTE)
+    np.testing.assert_array_equal(found, expected[3:9, 3:10])
+    for wrong in ([[0, 0], [3, 3]], [[2, 3], [0, 0]]):
+        with _refused(r"a.json: 'eyes' cannot be drawn \(its picture of \(3, 4\) pixels does not"):
+            labelme.read_mask(write(wrong, data), PALETTE)
+    for damaged in ("", "AAAA", "A", data[: len(data) // 8 * 4]):
+        with _refused("a.json: 'eyes' cannot be drawn"):
+            labelme.read_mask(write(corners, damaged), PALETTE)
 
 
 def test_files_of_old_versions_are_read(tmp_path):
