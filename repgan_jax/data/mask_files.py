@@ -101,7 +101,7 @@ class _Survey:
     def __init__(self, palette: Palette, setting: str) -> None:
         self._palette, self._setting = palette, setting
         self._against: dict[str, tuple[Path, str]] = {}  # the first file that is not ids, ...
-        self._kinds: list[str] = []
+        self._kinds: dict[Path, str] = {}
         self._may_be_ids = True  # all files, doubtful or not
         self._differing: tuple[Path, int] | None = None  # the first file that means two things
         self._foreign: dict[bytes, Path] = {}  # by palette
@@ -109,7 +109,7 @@ class _Survey:
 
     def add(self, path: Path, file: MaskFile) -> None:
         """Raises UserError where neither rule is possible any more."""
-        self._kinds.append(file.kind)
+        self._kinds[path] = file.kind
         ids = _by_ids(file, self._palette)
         if "colours" in self._against:
             colours = self._against["colours"][1]  # of another file, which decides for all
@@ -167,10 +167,16 @@ class _Survey:
     def _say_neither(self) -> str:
         """Returns the one line that says why the files are neither ids nor colours."""
         (ids, no_ids), (colours, no_colours) = self._against["ids"], self._against["colours"]
-        if self._kinds[0] == "grey":
+        kinds = self._kinds[ids], self._kinds[colours]
+        if kinds == ("grey", "grey"):
             return f"{ids}: {no_ids}"
-        if self._kinds[0] == "colour":
+        if kinds == ("colour", "colour"):
             return f"{colours}: {no_colours}"
+        if kinds == ("colour", "grey"):
+            return (
+                f"{ids} shows colours and {colours.name} holds grey values, but all masks of a "
+                "folder are read alike; save them all as grey PNG of ids, or all in colours"
+            )
         return f"{colours}: {no_colours}; nor are the values ids for certain: {ids.name}: {no_ids}"
 
 
