@@ -84,6 +84,29 @@ def test_split_by_sorted_stems():
         evaluate.select(pairs, options)
 
 
+@pytest.mark.parametrize(
+    ("layout", "class_map", "merge_order", "message"),
+    [
+        ("fused", {"1": "hat"}, (), r"config\.evaluate\.class_map\.1: no class is named 'hat'"),
+        ("fused", {"skin": "disc"}, (), r"config\.evaluate\.class_map\.skin: not an id"),
+        ("celebamask", {"a": "disc"}, (), r"config\.evaluate\.merge_order: empty"),
+        ("celebamask", {"a": "disc"}, ("b",), r"config\.evaluate\.merge_order: part 'b' is not in"),
+    ],
+)
+def test_errors_about_arguments_name_the_field(
+    tiny_chain, tmp_path, layout, class_map, merge_order, message
+):
+    config = main.read_config(tiny_chain.arguments(tmp_path / "run"))
+    for i in range(5):
+        images.write_png(tmp_path / "parts" / f"{i:05d}_a.png", np.zeros((90, 70), np.uint8))
+    if layout == "celebamask":
+        config.evaluate.masks = str(tmp_path / "parts")
+    config.evaluate.update({"layout": layout, "merge_order": merge_order})
+    config.evaluate.class_map = ConfigDict(class_map)
+    with pytest.raises(UserError, match=rf"\A{message}"):
+        evaluate.check(config)
+
+
 def test_examples_run_from_best_to_worst(tiny_run):
     with np.load(tiny_run.workdir / "evaluate/examples.npz") as file:
         examples = dict(file)
