@@ -19,12 +19,10 @@ import numpy as np
 from repgan_jax import load_generator, load_labeller, load_segmenter, metrics
 from repgan_jax.configs import face
 from repgan_jax.data import celebamask, masks
-from repgan_jax.inversion import cache as inversions
-from repgan_jax.inversion import perceptual
+from repgan_jax.inversion import cache, perceptual
 from repgan_jax.io import images
 from repgan_jax.segmenter import most_likely
-from repgan_jax.stages import evaluate
-from repgan_jax.stages.inversion import Inverter
+from repgan_jax.stages import evaluate, inverters
 
 BINS = 4
 SIZE = 256  # pixels a side at which LPIPS is measured
@@ -59,7 +57,7 @@ def main() -> None:
     labeller = load_labeller(arguments.workdir)
     palette = labeller.palette
     segmenter, generator = load_segmenter(arguments.workdir), load_generator(config.generator)
-    inverter = Inverter(config, arguments.workdir)
+    inverter = inverters.build(config, arguments.workdir, generator)
     nets = {
         f"lpips_{net}": perceptual.load_perceptual(config.invert.perceptual, net=net)
         for net in ("alex", "vgg")
@@ -80,7 +78,7 @@ def main() -> None:
         )
         guess = most_likely(probabilities, (size, size))
         direct = segmenter.predict(images.resize_area(photos[name], size)[None])[0]
-        row = inversions.score(name, found, inverter.verdict(found))
+        row = cache.score(name, found, inverter.options.verdict(found))
         both = (images.resize_area(x, SIZE) for x in (found.picture, photos[name]))
         both = [np.float32(x)[None] / 127.5 - 1 for x in both]
         row |= {key: round(float(distance(net, *both)), 4) for key, net in nets.items()}

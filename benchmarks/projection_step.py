@@ -27,8 +27,8 @@ import numpy as np
 from benchmarks.works import random_generator
 from repgan_jax import main
 from repgan_jax.inversion import projection
-from repgan_jax.inversion import projector as invert
 from repgan_jax.inversion.perceptual import Perceptual
+from repgan_jax.inversion.projector import Projector
 from repgan_jax.models import lpips
 
 STEPS, CHUNK, BATCHES = 18, 3, (1, 4)
@@ -46,7 +46,7 @@ def take_steps(batch: int) -> None:
     perceptual = Perceptual(jax.jit(network.init)(jax.random.key(1), photos[:1]), network)
     generator = random_generator(256)
     latents = projection.measure_latents(generator, jax.random.key(2))
-    projector = invert.Projector(generator, perceptual, latents, jax.random.key(3), SETTINGS)
+    projector = Projector(generator, perceptual, latents, jax.random.key(3), SETTINGS)
     states = projector.init(projector.best_of(photos, 0))
     for end in range(CHUNK, SETTINGS.steps, CHUNK):
         states = jax.block_until_ready(projector.advance(states, photos, end))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from repgan_jax.evaluation import evaluate
     from repgan_jax.generation import generate_dataset
     from repgan_jax.generator import Generator, load_generator
+    from repgan_jax.inversion.invert import invert
     from repgan_jax.labeller import Labeller, load_labeller
     from repgan_jax.pixel_features import features, project_features
     from repgan_jax.segmentation import segment_folder
@@ -27,6 +28,7 @@ __all__ = [
     "features",
     "fit_labeller",
     "generate_dataset",
+    "invert",
     "load_generator",
     "load_labeller",
     "load_segmenter",
@@ -47,6 +49,7 @@ _MODULES = {
     "features": "pixel_features",
     "fit_labeller": "training.labeller",
     "generate_dataset": "generation",
+    "invert": "inversion.invert",
     "load_generator": "generator",
     "load_labeller": "labeller",
     "load_segmenter": "segmenter",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from repgan_jax.errors import UserError
-from repgan_jax.io import checkpoint, json_files, objects
+from repgan_jax.io import checkpoint, checksums, json_files, objects
 from repgan_jax.models import mobilestylegan, stylegan2
 
 _MODELS = {"stylegan2": stylegan2, "mobilestylegan": mobilestylegan}
@@ -228,3 +228,9 @@ def generator_digest(path: str | os.PathLike[str]) -> str:
     if objects.is_object(path):
         return checkpoint.architecture_digest(read_architecture(path), objects.digest(path, _KIND))
     return checkpoint.generator_digest(path)
+
+
+def loaded_digest(generator: Generator) -> str:
+    """Returns what `generator_digest` does of the folder that `generator` was loaded from."""
+    tensors = checksums.tensor_digest(generator.variables)
+    return checkpoint.architecture_digest(json.loads(generator.architecture), tensors)

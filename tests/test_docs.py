@@ -37,6 +37,7 @@ SHORTER = {
     "4, image_size=128)": "4, image_size=32)",
     "num_images=1000": "num_images=32, image_size=32, shard_size=16",
     "steps=1500": "steps=2, batch_size=8, eval_every=2, widths=(4, 8), warmup_steps=1",
+    "steps=60": "steps=2, size=32",
 }
 
 
@@ -199,11 +200,12 @@ def test_files_that_are_named_exist(page):
 
 
 @pytest.fixture
-def desk(tiny_run, tmp_path, monkeypatch) -> Path:
+def desk(tiny_run, tiny_inversion, tmp_path, monkeypatch) -> Path:
     """A working folder where every path that a Python snippet reads is a small stand-in."""
     for name, target in {
         "weights/face": tiny_run.generator,
         "weights/mine": tiny_run.generator,
+        "weights/lpips": tiny_inversion["invert__perceptual"],
         "examples/face": tiny_run.shots,
         "runs/face": tiny_run.workdir,
         "photos": tiny_run.photos / "images",

@@ -21,16 +21,8 @@ FLOORS = (
     ("__main__",),
 )
 # What stages share. Every other module of stages/ is one stage, and no stage imports another.
-SHARED_BY_STAGES = {"common", "datasets", "fingerprints", "folders", "labellers"}
-PARTS_OF_STAGES = {("report", "report_shots")}
-# Imports of what is to move out of stages/.
-TO_BE_REMOVED = {
-    ("fewshot", "inversion"),
-    ("fewshot", "photo_shots"),
-    ("invert", "inversion"),
-    ("photo_shots", "inversion"),
-    ("segment", "inversion"),
-}
+SHARED_BY_STAGES = {"common", "datasets", "fingerprints", "folders", "inverters", "labellers"}
+PARTS_OF_STAGES = {("fewshot", "photo_shots"), ("report", "report_shots")}
 OUTSIDE = ("configs", "converters", "torch")  # what the library never imports
 OF_CONFIGS = ("main", "config_file", "stages")  # who knows ConfigDict
 OF_STORAGE = ("main", "io", "stages")  # who knows gs://
@@ -128,7 +120,7 @@ def test_no_stage_imports_another():
         if module.startswith("stages.") and other.startswith("stages.")
     }
     found = {(one, other) for one, other in found if other not in SHARED_BY_STAGES}
-    assert found == PARTS_OF_STAGES | TO_BE_REMOVED
+    assert found == PARTS_OF_STAGES
 
 
 def test_the_library_never_imports_configs_converters_or_torch():

@@ -13,6 +13,7 @@ import numpy as np
 from repgan_jax.io import files, images
 
 PANELS = ("start", "10 %", "50 %", "end", "photo")  # of a strip, from left to right
+SHARES = (0.0, 0.1, 0.5, 1.0)  # of the steps, in all of them but the photo itself
 _COLUMNS = ("photo", "lpips", "psnr", "distance", "spread", "verdict", "steps")
 _NOISE = "noise/"  # before the layer's name
 _SCORES = ("lpips", "psnr", "distance", "spread", "steps")
@@ -45,12 +46,39 @@ class Inversion:
     spread: float
     steps: int
 
+    def describe(self) -> str:
+        """Returns the scores in a few words."""
+        return f"LPIPS {self.lpips:.3f}, {self.distance:.2f} from the mean latent"
+
+
+class Memory:
+    """Inversions that are kept as long as this object; used like `Store`."""
+
+    def __init__(self):
+        """Holds nothing yet."""
+        self._found: dict[str, Inversion] = {}
+
+    def expect_writable(self) -> None:
+        """Raises nothing: there is memory or there is not."""
+
+    def read(self, key: str) -> Inversion | None:
+        """Returns what is kept under `key`; None where nothing is."""
+        return self._found.get(key)
+
+    def write(self, key: str, found: Inversion) -> None:
+        """Keeps `found` under `key`."""
+        self._found[key] = found
+
 
 @dataclass(frozen=True)
 class Store:
     """Inversions in a folder, one file each, by a key of hexadecimal digits."""
 
     folder: Path
+
+    def expect_writable(self) -> None:
+        """Raises UserError where nothing can be written into the folder."""
+        files.expect_writable(self.folder, "cache")
 
     def read(self, key: str) -> Inversion | None:
         """Returns what is kept under `key`; None where nothing is.

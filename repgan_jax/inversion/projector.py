@@ -191,6 +191,7 @@ def _check_finite(
     for name, step, loss, lpips in zip(names, steps, losses, found.lpips, strict=False):
         if np.isnan(loss) or np.isnan(lpips):
             raise UserError(
-                f"{name}: the loss or its gradient is not a number at step {step} ({settings}); "
-                "the last good state is kept: lower the learning rate and start again"
+                f"photo {name}: the loss or its gradient is not a number at step {step} "
+                f"({settings}); the last good state is kept: lower the learning rate and start "
+                "again"
             )

@@ -16,7 +16,7 @@ from PIL import Image
 from repgan_jax import labeller
 from repgan_jax.data import dataset
 from repgan_jax.data.mask_sizes import resize_mask
-from repgan_jax.inversion import cache as inversions
+from repgan_jax.inversion import cache
 from repgan_jax.io import files, images, json_files, results
 from repgan_jax.palette import IGNORE, Palette, default_colours
 
@@ -133,9 +133,9 @@ def _read_samples(folder: Path) -> dict[str, list[Sample]]:
 
 def _read_inversions(folder: Path) -> list[tuple[dict[str, str], dict[str, np.ndarray]]]:
     """Returns rows and strips in the order of their LPIPS, evenly chosen where they are many."""
-    rows = sorted(inversions.read_scores(folder), key=lambda row: float(row["lpips"]))
+    rows = sorted(cache.read_scores(folder), key=lambda row: float(row["lpips"]))
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _INVERSIONS)).astype(int))
-    return [(rows[i], inversions.read_strip(folder, rows[i]["photo"])) for i in chosen]
+    return [(rows[i], cache.read_strip(folder, rows[i]["photo"])) for i in chosen]
 
 
 def _json(path: Path) -> Any:

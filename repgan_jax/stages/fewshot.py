@@ -17,8 +17,7 @@ from repgan_jax.labeller import RESULT, Labeller
 from repgan_jax.ops import taps as taps_lib
 from repgan_jax.palette import IGNORE, Palette
 from repgan_jax.runtime import distributed
-from repgan_jax.stages import common, fingerprints, inversion, labellers, photo_shots
-from repgan_jax.stages.inversion import Inverter
+from repgan_jax.stages import common, fingerprints, inverters, labellers, photo_shots
 from repgan_jax.training import activations, mirroring
 from repgan_jax.training import labeller as training
 from repgan_jax.training.labeller import FewShotOptions, Fitted
@@ -45,7 +44,7 @@ def check(config: ConfigDict) -> None:
         return
     masks.find_shots(options.shots, options.names)
     if not photo_shots.have_latents(config):
-        inversion.check(config)
+        inverters.check(config)
         return
     shots = _read_shots(config, palette, generator)
     with common.config_names(config, "fewshot"):
@@ -67,10 +66,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     inputs["config.fewshot.shots"] = fingerprints.shots_digest(options.shots)
     if config.mirror_pairs:  # a run without, of an earlier version too, has no such input
         inputs["config.mirror_pairs"] = config.mirror_pairs
-    inverter = Inverter(config, workdir) if photo_shots.are_photos(config) else None
-    fields = FIELDS
-    if inverter:
-        fields, inputs = (*FIELDS, *inverter.fields), {**inverter.inputs, **inputs}
+    are_photos, fields = photo_shots.are_photos(config), FIELDS
+    if are_photos:
+        fields = (*FIELDS, *inverters.fields(config))
+        inputs = {**inverters.inputs(config), **inputs}
     with common.stage(
         "fewshot", config, workdir, fields, inputs=inputs, together=together
     ) as stage:
@@ -83,8 +82,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
         shown = listing.find_photos(Path(options.shots) / "images", companions=(".json",))
         common.say_passed_over("fewshot", shown)
         generator = common.load_generator(config)
-        read_taps = partial(_read_taps, config, generator, are_photos=bool(inverter))
-        if inverter:
+        read_taps = partial(_read_taps, config, generator, are_photos=are_photos)
+        if are_photos:
+            inverter = inverters.build(config, workdir, generator)
             shots, taps = photo_shots.read(config, palette, inverter, stage.folder, read_taps)
         else:
             shots = _read_shots(config, palette, generator)

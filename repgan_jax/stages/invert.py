@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from repgan_jax.inversion import cache as inversions
-from repgan_jax.inversion import framing
+from repgan_jax.inversion import cache, framing
 from repgan_jax.inversion.cache import Inversion
 from repgan_jax.io import files, images, listing
-from repgan_jax.stages import common, fingerprints, inversion
+from repgan_jax.stages import common, fingerprints, inverters
 
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for settings that do not fit, and where no photos are named or there."""
     common.expect_photos(config, "invert.input", recursive=config.invert.recursive)
-    inversion.check(config)
+    inverters.check(config)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -31,25 +30,26 @@ def run(config: ConfigDict, workdir: Path) -> None:
             that is not a number.
     """
     options = config.invert
-    inverter = inversion.Inverter(config, workdir)
     photos = listing.find_photos(options.input, recursive=options.recursive, without=[workdir])
     readable = ((name, file) for name, file in photos.files.items() if file.is_file())
     digest = fingerprints.digest_files(readable)
-    inputs = {**inverter.inputs, "config.invert.input": digest}
-    with common.stage("invert", config, workdir, inverter.fields, inputs=inputs) as stage:
+    inputs = {**inverters.inputs(config), "config.invert.input": digest}
+    with common.stage("invert", config, workdir, inverters.fields(config), inputs=inputs) as stage:
         if stage.finished:
             return
         common.say_passed_over("invert", photos)
-        framed = framing.read_photos(photos, inverter.size, options.landmarks)
+        inverter = inverters.build(config, workdir, common.load_generator(config))
+        with inverters.naming(config):
+            framed = framing.read_photos(photos, inverter.size, options.landmarks)
         latents, rows = {}, []
-        for name, found in inverter.find({name: each.photo for name, each in framed.items()}):
+        for name, found in inverters.find(config, inverter, framed):
             _write_pictures(stage.folder, name, found)
             latents[name] = found.w
-            rows.append(inversions.score(name, found, inverter.verdict(found)))
+            rows.append(cache.score(name, found, inverter.options.verdict(found)))
         files.write_npz(
             stage.folder / "latents.npz", w=np.stack([*latents.values()]), name=[*latents]
         )
-        inversions.write_scores(stage.folder, rows)
+        cache.write_scores(stage.folder, rows)
         _say_verdicts(rows)
         verdicts = [row["verdict"] for row in rows]
         stage.finish(
@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def _write_pictures(folder: Path, name: str, found: Inversion) -> None:
     images.write_png(folder / "images" / f"{name}.png", found.picture)
-    inversions.write_strip(folder, name, found)
+    cache.write_strip(folder, name, found)
     if found.noise:
         files.write_npz(folder / "noise" / f"{name}.npz", **found.noise)
 
@@ -74,6 +74,6 @@ def _say_verdicts(rows: Sequence[Mapping[str, str]]) -> None:
         if row["verdict"] != "good":
             print(
                 f"invert: {row['photo']}: {row['verdict']} (LPIPS {row['lpips']}, {row['distance']}"
-                f" from the mean latent); {inversion.ADVICE}",
+                f" from the mean latent); {inverters.ADVICE}",
                 flush=True,
             )

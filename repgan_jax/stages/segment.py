@@ -18,8 +18,7 @@ from repgan_jax.inversion import framing
 from repgan_jax.io import files, images, listing, remote
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import most_likely
-from repgan_jax.stages import common, inversion, labellers
-from repgan_jax.stages.inversion import ADVICE, Inverter, describe
+from repgan_jax.stages import common, inverters, labellers
 
 FIELDS = ("segment",)
 
@@ -32,7 +31,7 @@ def check(config: ConfigDict) -> None:
     if config.segment.output:
         files.expect_writable(config.segment.output, "config.segment.output")
     if config.segment.method == "invert":
-        inversion.check(config)
+        inverters.check(config)
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -74,24 +73,27 @@ def _by_inversion(
     Pixels outside of a photo's square are 255.
     """
     generator, labeller = labellers.load_with_generator(config, workdir)
-    inverter = Inverter(config, workdir)
-    squares = framing.assign(framing.read_squares(config.invert.landmarks), photos)
+    inverter = inverters.build(config, workdir, generator)
+    with inverters.naming(config):
+        squares = framing.assign(framing.read_squares(config.invert.landmarks), photos)
     framed, paths = {}, {name: path for path, name in listing.result_names(photos).items()}
     for name, path in paths.items():
         try:
-            framed[name] = framing.read_photo(photos[path], inverter.size, squares, name=path)
+            with inverters.naming(config):
+                framed[name] = framing.read_photo(photos[path], inverter.size, squares, name=path)
         except UserError as error:
             failures.append(str(error))
     label = jax.jit(lambda labeller, generator, w: labeller.label(generator, w)[0])
 
     def results():
-        for name, found in inverter.find({name: each.photo for name, each in framed.items()}):
-            path, verdict = paths[name], inverter.verdict(found)
+        for name, found in inverters.find(config, inverter, framed):
+            path, verdict = paths[name], inverter.options.verdict(found)
+            said = f"{verdict} ({found.describe()})"
             if verdict == "failed":
-                failures.append(f"{photos[path]}: failed ({describe(found)}); {ADVICE}")
+                failures.append(f"{photos[path]}: {said}; {inverters.ADVICE}")
                 continue
             if verdict == "poor":
-                print(f"segment: {path}: poor ({describe(found)}): look at it; {ADVICE}")
+                print(f"segment: {path}: {said}: look at it; {inverters.ADVICE}")
             side = max(round(framed[name].square.side), 1)
             probabilities = label(labeller, generator.with_noise(found.noise), found.w[None])
             mask = framed[name].restore(most_likely(np.asarray(probabilities), (side, side)))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from repgan_jax.data import mask_files, masks
 from repgan_jax.errors import UserError
-from repgan_jax.inversion import alignment as align
+from repgan_jax.inversion import alignment
 from repgan_jax.inversion.alignment import Square
 from repgan_jax.io import images
 
@@ -58,12 +58,12 @@ def test_landmarks_arrive_where_ffhq_has_them(unit, degrees):
     points = _face((201, 187), unit, degrees)
     y, x = np.mgrid[:370, :410]
     size = 128
-    square = align.square_from_landmarks(points)
+    square = alignment.square_from_landmarks(points)
     assert square.side == pytest.approx(4 * unit)
     for (px, py), framed in zip(points, FRAMED, strict=True):
         spot = 250 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (unit / 6) ** 2)
         photo = np.repeat(np.round(spot)[..., None], 3, -1).astype(np.uint8)
-        weight = align.extract(photo, square, size)[..., 0].astype(float)
+        weight = alignment.extract(photo, square, size)[..., 0].astype(float)
         places = np.arange(size) + 0.5
         found = np.array([weight.sum(0) @ places, weight.sum(1) @ places]) / weight.sum()
         # Blurred borders may add a faint haze, nothing else: a quarter of a pixel.
@@ -72,7 +72,7 @@ def test_landmarks_arrive_where_ffhq_has_them(unit, degrees):
 
 def test_long_faces_are_measured_from_eyes_to_mouth():
     points = POINTS * (100, 150)  # 100 between the eyes, 150 down to the mouth
-    square = align.square_from_landmarks(points)
+    square = alignment.square_from_landmarks(points)
     assert square.side == pytest.approx(2 * 1.8 * 150)
     np.testing.assert_allclose(square.centre, (0.5, 15.5))
 
@@ -86,7 +86,7 @@ def test_generated_faces_are_framed_already(name):
     is_left = eyes[:, 0] < (eyes[:, 0].min() + eyes[:, 0].max()) / 2
     corners = mouth[mouth[:, 0].argmin()], mouth[mouth[:, 0].argmax()]
     points = [eyes[is_left].mean(0), eyes[~is_left].mean(0), (256, 256), *corners]
-    square = align.square_from_landmarks(points)
+    square = alignment.square_from_landmarks(points)
     # Parts are drawn by hand and the mouth is not always level: a twentieth of the side.
     np.testing.assert_allclose(square.centre, (256, 256), atol=0.05 * 512)
     assert square.side == pytest.approx(512, rel=0.05)
@@ -101,7 +101,7 @@ def test_five_points_are_those_of_the_68():
         ring = rng.normal(0, 5, (6, 2))
         all_points[part] = place + ring - ring.mean(0)
     all_points[48], all_points[54] = five[3:]
-    got, expected = map(align.square_from_landmarks, (all_points, five))
+    got, expected = map(alignment.square_from_landmarks, (all_points, five))
     np.testing.assert_allclose(got.centre, expected.centre)
     np.testing.assert_allclose(got.right, expected.right)
 
@@ -114,7 +114,7 @@ def test_extract_takes_means_over_areas(ratio):
     half = ratio * size / 2
     square = Square((98.3, 91.6), (half * np.cos(angle), half * np.sin(angle)))
     expected = _slow_extract(photo, square, size, samples=6)
-    error = align.extract(photo, square, size) - expected
+    error = alignment.extract(photo, square, size) - expected
     # Waves of 30 pixels: bilinear or bicubic, means of blocks or of points, differ by 1 %.
     assert np.abs(error).mean() < 1.5
     assert np.abs(error).max() < 8
@@ -123,11 +123,11 @@ def test_extract_takes_means_over_areas(ratio):
 
 def test_the_whole_photo_is_itself():
     photo = images.read_photo(FACE / "images" / "seed007.png")
-    square = align.square_from_box((0, 0, 512, 512))
-    np.testing.assert_array_equal(align.extract(photo, square, 512), photo)
+    square = alignment.square_from_box((0, 0, 512, 512))
+    np.testing.assert_array_equal(alignment.extract(photo, square, 512), photo)
     halved = photo.reshape(256, 2, 256, 2, 3).mean((1, 3))
     # Bicubic samples are rounded down to whole numbers before the mean, and that to the nearest.
-    assert np.abs(align.extract(photo, square, 256) - halved).max() <= 1.5
+    assert np.abs(alignment.extract(photo, square, 256) - halved).max() <= 1.5
 
 
 @pytest.mark.parametrize("degrees", [90, 37])
@@ -139,7 +139,7 @@ def test_a_turned_photo_gives_the_same_picture(degrees):
     turned_points = (points - 255.5) @ turn + 255.5
     turned = np.array(Image.fromarray(photo).rotate(-degrees, Image.Resampling.BICUBIC))
     expected, got = (
-        align.extract(picture, align.square_from_landmarks(places), 140).astype(int)
+        alignment.extract(picture, alignment.square_from_landmarks(places), 140).astype(int)
         for picture, places in ((photo, points), (turned, turned_points))
     )
     error = np.abs(got - expected)
@@ -157,7 +157,7 @@ def _places(square: Square, size: int) -> np.ndarray:
 def test_beyond_the_photo_nothing_is_black():
     photo = np.full((200, 240, 3), 90, np.uint8)
     for square in (Square((10, 190), (200, 60)), Square((0, 0), (3000, -2000))):
-        picture = align.extract(photo, square, 64)
+        picture = alignment.extract(photo, square, 64)
         np.testing.assert_array_equal(picture, np.full((64, 64, 3), 90))
 
 
@@ -166,10 +166,10 @@ def test_the_photo_goes_on_without_a_seam(degrees):
     size = 256
     whole = images.read_photo(FACE / "images" / "seed007.png")
     photo = whole[60:, 80:]
-    square = align.square_from_landmarks(_face((150, 160), 90, degrees))
-    picture = align.extract(photo, square, size).astype(int)
+    square = alignment.square_from_landmarks(_face((150, 160), 90, degrees))
+    picture = alignment.extract(photo, square, size).astype(int)
     in_whole = Square((square.centre[0] + 80, square.centre[1] + 60), square.right)
-    original = align.extract(whole, in_whole, size).astype(int)
+    original = alignment.extract(whole, in_whole, size).astype(int)
     depth = _places(square, size).min(-1)  # below the upper and right of the left edge
     # Blur begins a tenth of the side before the edge; what is further inside stays as it is.
     inside = depth > 0.1 * square.side + 2
@@ -186,7 +186,7 @@ def test_the_photo_goes_on_without_a_seam(degrees):
 def test_the_mirrored_photo_fades_to_its_median():
     photo = np.full((100, 100, 3), 40, np.uint8)
     photo[:, 20:40] = 240  # mirrored to -40 ... -20
-    line = align.extract(photo, align.square_from_box((-50, -50, 150, 150)), 200)[100, :, 0]
+    line = alignment.extract(photo, alignment.square_from_box((-50, -50, 150, 150)), 200)[100, :, 0]
     assert line[50 + 30] == 240
     # The square ends 50 pixels out; the fade another tenth of its side further, in the median.
     assert line[50 - 30] == pytest.approx(40 + 200 * (1 - 30 / 70), abs=5)
@@ -195,19 +195,21 @@ def test_the_mirrored_photo_fades_to_its_median():
 
 def test_small_photos_and_far_squares_are_bounded():
     photo = _waves(3, 2)
-    picture = align.extract(photo, Square((1, 1), (9e5, 9e5)), 32)
+    picture = alignment.extract(photo, Square((1, 1), (9e5, 9e5)), 32)
     assert picture.shape == (32, 32, 3)
-    assert align.extract(photo[:1, :1], Square((0.5, 0.5), (7, 0)), 8).min() == photo[0, 0].min()
+    assert (
+        alignment.extract(photo[:1, :1], Square((0.5, 0.5), (7, 0)), 8).min() == photo[0, 0].min()
+    )
 
 
 @pytest.mark.parametrize(("size", "unit"), [(128, 10), (64, 23)])
 def test_restore_brings_masks_back(size, unit):
     """A disc and a bar drawn in the aligned picture lie on the photo where the square says."""
     height, width = 115, 155
-    square = align.square_from_landmarks(_face((80, 55), unit, 33))
+    square = alignment.square_from_landmarks(_face((80, 55), unit, 33))
     v, u = np.mgrid[:size, :size] / size
     mask = np.where(np.hypot(u - 0.3, v - 0.6) < 0.2, 3, np.where(u > 0.8, 7, 0))
-    got = align.restore(mask, square, (height, width), outside=255)
+    got = alignment.restore(mask, square, (height, width), outside=255)
     assert got.shape == (height, width)
     assert got.dtype == np.int32
     for y in range(height):
@@ -226,10 +228,10 @@ def test_extracting_and_restoring_are_inverse():
     y, x = np.mgrid[:height, :width]
     part = (np.hypot(x - 130, y - 120) < 50) | (x > 160) & (y > 130)
     photo = np.repeat(part[..., None], 3, -1).astype(np.uint8) * 200
-    square = align.square_from_landmarks(_face((140, 130), 40, -20))
-    mask = align.extract(photo, square, 320)[..., 0] > 100
-    got = align.restore(mask, square, (height, width), outside=0)
-    inside = align.restore(np.ones_like(mask), square, (height, width), outside=0) == 1
+    square = alignment.square_from_landmarks(_face((140, 130), 40, -20))
+    mask = alignment.extract(photo, square, 320)[..., 0] > 100
+    got = alignment.restore(mask, square, (height, width), outside=0)
+    inside = alignment.restore(np.ones_like(mask), square, (height, width), outside=0) == 1
     assert inside.mean() == pytest.approx(square.side**2 / (height * width), rel=0.01)
     assert not got[~inside].any()
     wrong = (inside & (got != part)).sum()
@@ -238,7 +240,7 @@ def test_extracting_and_restoring_are_inverse():
 
 
 def test_boxes_become_upright_squares_that_hold_them():
-    square = align.square_from_box((10, 20, 110, 60))
+    square = alignment.square_from_box((10, 20, 110, 60))
     assert square == Square((60, 40), (50, 0))
     np.testing.assert_array_equal(square.corners, [(10, -10), (110, -10), (110, 90), (10, 90)])
 
@@ -261,7 +263,7 @@ def test_boxes_become_upright_squares_that_hold_them():
 )
 def test_points_that_are_no_face_are_refused(points, message):
     with _refused(message):
-        align.square_from_landmarks(points)
+        alignment.square_from_landmarks(points)
 
 
 @pytest.mark.parametrize(
@@ -275,9 +277,9 @@ def test_points_that_are_no_face_are_refused(points, message):
 )
 def test_boxes_without_a_pixel_are_refused(box, message):
     with _refused(message):
-        align.square_from_box(box)
+        alignment.square_from_box(box)
 
 
 def test_a_face_outside_of_the_photo_is_refused():
     with _refused(r"centre \(900, 30\) lies outside of the photo of 200x100"):
-        align.extract(np.zeros((100, 200, 3), np.uint8), Square((900, 30), (20, 0)), 16)
+        alignment.extract(np.zeros((100, 200, 3), np.uint8), Square((900, 30), (20, 0)), 16)

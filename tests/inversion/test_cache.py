@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from repgan_jax.errors import UserError
-from repgan_jax.inversion import cache as inversions
+from repgan_jax.inversion import cache
 
-FOUND = inversions.Inversion(
+FOUND = cache.Inversion(
     np.ones((3, 4), np.float32),
     {"conv_00": np.zeros((4, 4), np.float32)},
     np.zeros((8, 8, 3), np.uint8),
@@ -23,7 +23,7 @@ FOUND = inversions.Inversion(
 
 
 def test_missing_damaged_and_forbidden_are_told_apart(tmp_path, capsys, monkeypatch):
-    store = inversions.Store(tmp_path)
+    store = cache.Store(tmp_path)
     assert store.read("a") is None and not capsys.readouterr().out
     store.write("a", FOUND)
     assert (store.read("a").lpips, store.read("a").steps) == (0.1, 7)
@@ -37,6 +37,14 @@ def test_missing_damaged_and_forbidden_are_told_apart(tmp_path, capsys, monkeypa
     def forbidden(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(inversions.np, "load", forbidden)  # root may read anything
+    monkeypatch.setattr(cache.np, "load", forbidden)  # root may read anything
     with pytest.raises(UserError, match="a.npz: cannot be read .Permission denied.; ask for"):
         store.read("a")
+
+
+def test_memory_keeps_what_was_found():
+    memory = cache.Memory()
+    assert memory.read("a") is None
+    memory.write("a", FOUND)
+    assert memory.read("a") is FOUND and memory.read("b") is None
+    assert FOUND.describe() == "LPIPS 0.100, 1.00 from the mean latent"

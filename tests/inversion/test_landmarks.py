@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from repgan_jax.errors import UserError
-from repgan_jax.inversion import alignment as align
-from repgan_jax.inversion import landmarks
+from repgan_jax.inversion import alignment, landmarks
 from repgan_jax.inversion.alignment import Square
 
 FIVE = [[40.5, 50], [80, 54], [61, 70], [45, 92.25], [74, 95]]
@@ -46,7 +45,7 @@ def test_both_formats_agree(tmp_path, points):
     found = {"a.jpg": points.tolist(), "Ünal, b.png": others.tolist()}
     header = "name," + ",".join(f"x{i},y{i}" for i in range(len(points)))
     lines = [header, _line("a.jpg", points), "", _line('"Ünal, b.png"', others)]
-    expected = {name: align.square_from_landmarks(places) for name, places in found.items()}
+    expected = {name: alignment.square_from_landmarks(places) for name, places in found.items()}
     for path in (
         _write(tmp_path / "found.json", json.dumps(found)),
         _write(tmp_path / "found.csv", "\n".join(lines) + "\n"),
@@ -60,7 +59,7 @@ def test_boxes_and_points_may_mix_in_json(tmp_path):
     squares = landmarks.read_squares(_write(tmp_path / "found.json", json.dumps(found)))
     assert squares == {
         "a.jpg": Square((30, 40), (20, 0)),
-        "b.jpg": align.square_from_landmarks(FIVE),
+        "b.jpg": alignment.square_from_landmarks(FIVE),
     }
     text = f"{BOX_HEADER}\na.jpg, 10, 20, 50, 60\n"
     boxes = landmarks.read_squares(_write(tmp_path / "found.csv", text))

@@ -14,12 +14,12 @@ from repgan_jax.converters.pytorch_files import torch_file
 from repgan_jax.errors import UserError
 from repgan_jax.generator import Generator
 from repgan_jax.inversion import projection
-from repgan_jax.inversion import projector as invert
 from repgan_jax.inversion.perceptual import Perceptual
+from repgan_jax.inversion.projector import Projector, project
 from repgan_jax.models import lpips
 from repgan_jax.runtime import parallel
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SHORT = projection.Settings(steps=6, size=32, space="w+", pixel=1.0, pull=0.1)
 NAMES = ("a", "b", "c")
 
@@ -64,7 +64,7 @@ def make(generator, perceptual):
     @functools.cache
     def projector(settings, generator_id, backend, devices):
         parts = (generators[generator_id], perceptual, latents(generator_id), jax.random.key(2))
-        return invert.Projector(*parts, settings, backend=backend)
+        return Projector(*parts, settings, backend=backend)
 
     generators = {}
 
@@ -91,7 +91,7 @@ def photos(generator):
 @pytest.fixture(scope="module")
 def short(make, photos):
     """Returns what a short projection of three photos finds, without interruption."""
-    return jax.device_get(invert.project(make(SHORT), photos, chunk=6, names=NAMES))
+    return jax.device_get(project(make(SHORT), photos, chunk=6, names=NAMES))
 
 
 def _assert_equal(found, expected):
@@ -113,7 +113,7 @@ def test_the_latent_of_a_generated_picture_is_found(make, use_devices, kind, spa
         latent_noise=0.0,
     )
     history = []
-    found = invert.project(
+    found = project(
         make(settings, generator),
         pictures,
         chunk=75,
@@ -144,13 +144,13 @@ def test_neighbours_devices_and_backend_change_no_bit(
     use_devices(devices)
     names = [NAMES[i] for i in chosen]
     projector = make(SHORT, backend=backend)
-    found = invert.project(projector, photos[chosen], chunk=6, names=names)
+    found = project(projector, photos[chosen], chunk=6, names=names)
     _assert_equal(found, jax.tree.map(lambda leaf: leaf[np.array(chosen)], short))
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_chunks_change_no_bit(make, photos, short, chunk):
-    _assert_equal(invert.project(make(SHORT), photos, chunk=chunk, names=NAMES), short)
+    _assert_equal(project(make(SHORT), photos, chunk=chunk, names=NAMES), short)
 
 
 def test_what_is_interrupted_goes_on_as_if_nothing_had_been(make, photos, short):
@@ -162,8 +162,8 @@ def test_what_is_interrupted_goes_on_as_if_nothing_had_been(make, photos, short)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        invert.project(make(SHORT), photos, chunk=2, names=NAMES, on_chunk=keep)
-    _assert_equal(invert.project(make(SHORT), photos, chunk=2, names=NAMES, states=kept[0]), short)
+        project(make(SHORT), photos, chunk=2, names=NAMES, on_chunk=keep)
+    _assert_equal(project(make(SHORT), photos, chunk=2, names=NAMES, states=kept[0]), short)
 
 
 def test_noise_maps_are_moved_and_stay_normal(make, short, generator):
@@ -183,7 +183,7 @@ def test_regularisation_keeps_noise_maps_white(make, photos, use_devices):
 
     def agreement(weight):
         settings = dataclasses.replace(SHORT, steps=30, noise_regularisation=weight)
-        found = invert.project(make(settings), photos[:1], chunk=30, names=NAMES)
+        found = project(make(settings), photos[:1], chunk=30, names=NAMES)
         return sum(float(projection.autocorrelation(x[0])) for x in found.noise.values())
 
     assert agreement(1e5) < 0.1 * agreement(0.0)
@@ -196,7 +196,7 @@ def test_latents_are_pulled_to_the_mean_or_to_each_other(make, photos, use_devic
     def find(**weights):
         settings = {"steps": 60, "pull": 0.0, "optimise_noise": False, "latent_noise": 0.0}
         projector = make(dataclasses.replace(SHORT, **{**settings, **weights}))
-        return invert.project(projector, photos, chunk=60, names=NAMES, start=start)
+        return project(projector, photos, chunk=60, names=NAMES, start=start)
 
     free = find()
     assert (find(pull=100.0).distance < 0.3 * free.distance).all()
@@ -205,7 +205,7 @@ def test_latents_are_pulled_to_the_mean_or_to_each_other(make, photos, use_devic
 
 def test_space_w_has_one_latent_for_all_layers(make, photos, short):
     settings = dataclasses.replace(SHORT, space="w")
-    found = invert.project(make(settings), photos, chunk=6, names=NAMES)
+    found = project(make(settings), photos, chunk=6, names=NAMES)
     assert found.w.shape == short.w.shape
     assert (found.w == found.w[:, :1]).all()
     assert (short.w != short.w[:, :1]).any()
@@ -220,7 +220,7 @@ def test_a_given_latent_is_the_start(make, generator, photos, space):
     found = projector.judge(states, np.repeat(pictures[:1], 8, axis=0))
     assert found.lpips.max() < 1e-6 and found.psnr.min() > 60
     history = []
-    invert.project(
+    project(
         projector,
         pictures,
         chunk=6,
@@ -249,7 +249,7 @@ def test_a_plateau_ends_a_photo_and_not_its_neighbour(make, use_devices, generat
     )
     w, pictures = _pictures(generator, 2)
     start = jnp.stack([w[0], generator.variables["mean_latent"]])  # one is there already
-    found = invert.project(make(settings), pictures, chunk=10, names=NAMES, start=start)
+    found = project(make(settings), pictures, chunk=10, names=NAMES, start=start)
     assert found.step[0] < found.step[1]
 
 
@@ -257,15 +257,16 @@ def test_a_loss_that_is_no_number_ends_it_with_step_and_settings(make, photos):
     settings = dataclasses.replace(SHORT, learning_rate=1e30, steps=8)
     kept = []
     with pytest.raises(UserError) as info:
-        invert.project(
+        project(
             make(settings),
             photos,
             chunk=1,
             names=NAMES,
             on_chunk=lambda states, found: kept.append((states, found)),
         )
-    assert str(info.value).startswith("a: the loss or its gradient is not a number at step 3 (")
-    assert "learning_rate=1e+30" in str(info.value)
+    message = str(info.value)
+    assert message.startswith("photo a: the loss or its gradient is not a number at step 3 (")
+    assert "learning_rate=1e+30" in message
     for _, found in kept:
         assert np.isfinite(found.lpips).all() and np.isfinite(found.w).all()
     assert int(kept[-1][1].step[0]) == 2
@@ -274,7 +275,7 @@ def test_a_loss_that_is_no_number_ends_it_with_step_and_settings(make, photos):
 def test_a_photo_that_is_no_number_ends_it_at_once(make, photos):
     kept = []
     with pytest.raises(UserError, match=r"^b: the loss .* at step 0 \("):
-        invert.project(
+        project(
             make(SHORT),
             np.stack([photos[0], np.nan * photos[1]]),
             chunk=6,

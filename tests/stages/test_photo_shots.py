@@ -9,7 +9,7 @@ from PIL import Image
 
 from repgan_jax.configs import base
 from repgan_jax.errors import UserError
-from repgan_jax.inversion import cache as inversions
+from repgan_jax.inversion import cache
 from repgan_jax.io import images
 from repgan_jax.palette import IGNORE
 from repgan_jax.stages import photo_shots
@@ -79,15 +79,6 @@ def test_what_was_not_found_teaches_nothing(done, changes):
     assert agree[known].mean() > 0.95  # but for pixels on edges, by majority
 
 
-def test_difference_is_that_of_the_mean_colours():
-    photo, picture = np.zeros((8, 8, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
-    picture[:4, :4] = (30, 60, 90)
-    found = photo_shots._difference(photo, picture, 4)
-    expected = np.zeros((4, 4))
-    expected[0, 0] = 60
-    np.testing.assert_array_equal(found, expected)
-
-
 @pytest.fixture
 def spoilt(changes, tmp_path):
     """Fields of a run in which the mask of photo 1 calls disc what is background, and so on."""
@@ -110,7 +101,7 @@ def test_a_photo_that_contradicts_the_others_is_left_out_and_named(tiny_chain, s
     assert "images/0: poor (LPIPS " in out and "images/1: " not in out
     folder = tmp_path / "run/fewshot"
     assert json.loads((folder / "stage.json").read_text())["summary"]["shots"] == ["0", "2"]
-    rows = inversions.read_scores(folder)
+    rows = cache.read_scores(folder)
     assert [row["used"] for row in rows] == ["yes", "no", "yes"]
     assert float(rows[1]["agreement"]) < MIN_AGREEMENT / 2 < float(rows[0]["agreement"])
     with np.load(folder / "shots.npz") as preview:
