@@ -26,6 +26,22 @@ RENAMED = {
 }
 
 
+# Fields whose values are names. Python would read 00012 as an error, and 1e5 as a number.
+_NAMES = ("stages", "fewshot.names", "fewshot.taps", "evaluate.merge_order")
+
+
+def quote_names(argv: Sequence[str]) -> list[str]:
+    """Returns `argv`, its lists of names as tuples of text: `a,00012` is ('a', '00012')."""
+    quoted = []
+    for argument in argv:
+        flag, separator, value = argument.partition("=")
+        found = _ARGUMENT.match(argument)
+        if separator and found and found[1] in _NAMES and value[:1] not in ("(", "["):
+            argument = f"{flag}={tuple(name.strip() for name in value.split(','))}"
+        quoted.append(argument)
+    return quoted
+
+
 def note_former_names(argv: Sequence[str]) -> None:
     """Prints a note for every argument that uses a former name of a field."""
     for argument in argv:

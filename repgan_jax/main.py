@@ -66,7 +66,7 @@ def help_text() -> str:
 def read_config(argv: Sequence[str]) -> ConfigDict:
     """Returns the config that the arguments `argv` (without the program's name) ask for."""
     path, rest = _take_config(argv)
-    values, argv = flags.FlagValues(), ["main", *rest]
+    values, argv = flags.FlagValues(), ["main", *config_file.quote_names(rest)]
     config = None
     if path:
         config = config_file.load_config(path)

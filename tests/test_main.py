@@ -327,3 +327,20 @@ def test_former_names_of_fields_are_accepted(tmp_path, capsys):
         "    config = base.get_config()\n    config.sample.num_pictures = 3\n    return config\n"
     )
     assert main.read_config([f"--config={path}"]).sample.num_images == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("00012,00035", ("00012", "00035")),
+        ("1e5", ("1e5",)),
+        ("1_000, 0x10", ("1_000", "0x10")),
+        ("1.10", ("1.10",)),
+        ("('00012',)", ("00012",)),
+        ("a b", ("a b",)),
+        ("", ()),
+    ],
+)
+def test_names_stay_as_they_are_written(given, names):
+    config = main.read_config(["--config=face", f"--config.fewshot.names={given}"])
+    assert config.fewshot.names == names

@@ -66,10 +66,11 @@ def _bring_back(
         return False
     if not _is_same(results.read_record(results.predecessor(result)), record):
         return False
-    new = results.successor(result)
-    if unfinished := results.read_record(new):
-        _refuse(new, unfinished, record, protected)
-        say(f"unfinished work of other settings is dropped ({new})")
+    for folder in (result, results.successor(result)):
+        found = results.read_record(folder)
+        if found and found["status"] != "done":
+            _refuse(folder, found, record, protected)
+            say(f"unfinished work of other settings is dropped ({folder})")
     results.bring_back(result)
     return True
 

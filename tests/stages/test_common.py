@@ -148,6 +148,16 @@ def test_unfinished_work_can_be_protected(tmp_path):
     assert _run(tmp_path, _config(seed=2), keep_unfinished=True) == (False, ["stage.json"])
 
 
+def test_bringing_a_result_back_drops_no_protected_work(tmp_path):
+    for seed in (0, 1):  # 0 becomes the result before
+        _run(tmp_path, _config(seed=seed))
+    shutil.rmtree(tmp_path / "fewshot")
+    _run(tmp_path, _config(seed=2), finish=False, keep_unfinished=True)
+    with pytest.raises(UserError, match="fewshot: made with other settings .config.seed 2 -> 0"):
+        _run(tmp_path, _config(seed=0), keep_unfinished=True)
+    assert (tmp_path / "fewshot/work").exists()
+
+
 def test_foreign_folders_beside_a_stage_are_left_alone(tmp_path):
     _run(tmp_path, _config())
     (tmp_path / "fewshot.previous").mkdir()
