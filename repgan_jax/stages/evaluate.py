@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 
 from repgan_jax import evaluation, labeller, metrics
 from repgan_jax.data import celebamask, masks
+from repgan_jax.data.labelled_photos import LabelledPhotos, MaskOptions, Pair
 from repgan_jax.errors import UserError
-from repgan_jax.evaluation import Evaluation, LabelledPhotos, MaskOptions, Pair
+from repgan_jax.evaluation import Evaluation
 from repgan_jax.io import files, json_files, listing
 from repgan_jax.palette import Palette
 from repgan_jax.segmenter import Segmenter, load_segmenter
