@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import shutil
 
 import pytest
 from ml_collections import ConfigDict
