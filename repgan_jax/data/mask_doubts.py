@@ -16,8 +16,8 @@ _LUMINANCE = (299, 587, 114)  # of 1000: what R, G and B contribute to a grey va
 
 
 def find_doubt(file: MaskFile, ids: np.ndarray, palette: Palette) -> str:
-    """Returns why the values of `file` may not be the `ids` [H, W] that they could be, or ""."""
-    values = set(np.flatnonzero(np.bincount(file.values[file.opaque])).tolist())
+    """Returns why the values of `file` may not be the `ids` [N] that they could be, or ""."""
+    values = set(file.values[file.opaque].tolist())
     if values == {0, IGNORE}:
         return (
             f"its values are 0 and {IGNORE} alone: {IGNORE} is ignored here, and means the object "
@@ -31,7 +31,7 @@ def find_doubt(file: MaskFile, ids: np.ndarray, palette: Palette) -> str:
     doubt = _doubt_grey(file, values, palette) or _doubt_palette(file, palette)
     if doubt:
         return doubt
-    if is_smoothed(ids, np.arange(palette.num_classes)[:, None]):
+    if is_smoothed(ids[file.codes], np.arange(palette.num_classes)[:, None]):
         return (
             "its edges look smoothed: between two classes lie the ids between theirs; resize "
             "masks by the nearest pixel"
@@ -55,22 +55,37 @@ def _doubt_grey(file: MaskFile, values: set[int], palette: Palette) -> str:
     return ""
 
 
+def find_grey_readings(file: MaskFile, palette: Palette) -> list[np.ndarray]:
+    """Returns the int32 ids [N] that the grey values of `file` may be: these, or spread over 0-255.
+
+    Of transparent pixels and of index 255 they mean nothing, which is -1.
+    """
+    counted, greys = file.opaque, file.colours & 255
+    if file.kind == "palette":
+        counted = counted & (file.values != IGNORE)
+    if (file.colours != greys * 0x010101)[counted].any():
+        return []
+    ids = np.arange(palette.num_classes)
+    plain, spread = np.full((2, 256), -1, np.int32)
+    plain[ids] = ids
+    plain[IGNORE] = IGNORE
+    spread[ids * 255 // max(ids[-1], 1)] = ids
+    spread[ids * (255 // max(ids[-1], 1))] = ids
+    readings = [np.where(counted, table[greys], -1) for table in (plain, spread)]
+    return [found for found in readings if (found[counted] >= 0).all()]
+
+
 def _doubt_palette(file: MaskFile, palette: Palette) -> str:
     """Returns why the indices of a palette PNG may not be ids, from the colours shown, or ""."""
     if file.kind != "palette":
         return ""
     counted = file.opaque & (file.values != IGNORE)
-    index = np.flatnonzero(np.bincount(file.values[counted]))
-    shown = np.zeros(IGNORE + 1, np.int64)
-    shown[file.values] = file.colours
-    packed = shown[index]
-    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1)  # [U, 3]
-    grey = colours[:, 0]
-    grey_ids = (colours == grey[:, None]).all() and (
-        (grey < palette.num_classes) | (grey == IGNORE)
-    ).all()
-    if grey_ids and (grey != index).any():
+    index, packed = file.values[counted], file.colours[counted]
+    greys = packed & 255
+    grey_ids = (packed == greys * 0x010101) & ((greys < palette.num_classes) | (greys == IGNORE))
+    if grey_ids.all() and (greys != index).any():
         return "its indices and the grey values that they show are both ids, and differ"
+    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1)  # [U, 3]
     distance = np.abs(colours[:, None] - palette.colours.astype(int)).max(-1)  # [U, K]
     exact, near = distance == 0, distance <= _NEAR
     other = np.arange(palette.num_classes) != index[:, None]
@@ -90,6 +105,18 @@ def _doubt_palette(file: MaskFile, palette: Palette) -> str:
     return ""
 
 
+def find_doubt_of_colours(file: MaskFile) -> str:
+    """Returns why a palette PNG's indices say more than the colours that they show, or ""."""
+    if file.kind != "palette":
+        return ""
+    counted = file.opaque & (file.values != IGNORE)
+    colours, counts = np.unique(file.colours[counted], return_counts=True)
+    if (counts < 2).all():
+        return ""
+    twins = file.values[counted & (file.colours == colours[counts.argmax()])]
+    return f"its palette gives one colour to the indices {', '.join(map(str, twins))}"
+
+
 def have_similar_colours(palette: Palette) -> bool:
     """Returns whether a small change makes the colour of a class that of another one."""
     distance = np.abs(palette.colours[:, None].astype(int) - palette.colours).max(-1)
@@ -102,7 +129,7 @@ def has_spare_colours(file: MaskFile) -> bool:
     Then it is that of a data set, whose indices are ids. Programs that save few colours number
     those that they find, and store no others, but for black.
     """
-    used = np.flatnonzero(np.bincount(file.values[file.values != IGNORE]))
+    used = file.values[file.values != IGNORE]
     known = used[used < len(file.table)]
     if (file.table[known] == _VOC[known]).all():
         return True
@@ -111,10 +138,10 @@ def has_spare_colours(file: MaskFile) -> bool:
 
 def shows_other_colours(file: MaskFile, palette: Palette) -> bool:
     """Returns whether a palette PNG shows colours that are no class's."""
+    if file.kind != "palette":
+        return False
     counted = file.opaque & (file.values != IGNORE)
-    return (
-        file.kind == "palette" and not np.isin(file.colours[counted], pack(palette.colours)).all()
-    )
+    return not np.isin(file.colours[counted], pack(palette.colours)).all()
 
 
 def _voc_colours() -> np.ndarray:
@@ -152,29 +179,38 @@ def is_smoothed(ids: np.ndarray, points: np.ndarray) -> bool:
     runs of pixels are at most 0.4 times as many as edges without them; smoothed, 40 times and more.
 
     Args:
-        ids: the mask; 255 lies between nothing.
+        ids: the mask; what is no class, such as 255, lies between nothing.
         points: [K, C], where the classes lie: their ids, or their colours.
     """
-    present = np.flatnonzero(np.bincount(ids.ravel(), minlength=IGNORE + 1))
-    points = points[present[present != IGNORE]]
-    count = len(points)
-    table = np.zeros((count + 2,) * 3, bool)  # whether the class [1] lies between [0] and [2];
-    for k, point in enumerate(points):  # the last but one is 255, the last the end of a row
+    lines = [_find_runs(ids), _find_runs(ids.T)]
+    present = np.unique(lines[0][0])
+    present = present[(present >= 0) & (present < len(points))]
+    points, count = points[present], len(present)
+    table = np.zeros((count + 1,) * 3, bool)  # whether the class [1] lies between [0] and [2];
+    for k, point in enumerate(points):  # the last is no class
         table[:count, k, :count] = _between(points, point)
     if not table.any():
         return False
-    places = np.full(IGNORE + 1, count, np.int16)
-    places[present[present != IGNORE]] = np.arange(count)
+    places = np.full(IGNORE + 2, count)  # of 0 to 255, and -1
+    places[present] = np.arange(count)
     apart, steps, sharp = table.any(1), 0, 0
-    longest = _STEP if min(ids.shape) >= _SMALL else 2
-    placed = places[ids]
-    for rows in (placed, placed.T):
-        line = np.pad(rows, ((0, 0), (0, 1)), constant_values=count + 1).ravel()
-        starts = np.flatnonzero(np.append(True, line[1:] != line[:-1]))
-        runs, lengths = line[starts], np.diff(starts)
+    # In small masks, where parts are small, drawing looks more like smoothing.
+    longest, share = (_STEP, 4) if min(ids.shape) >= _SMALL else (2, 2)
+    for found, lengths, rows in lines:
+        runs, same = places[found], rows[1:] == rows[:-1]
         step = np.zeros(runs.shape, bool)
-        step[1:-1] = table[runs[:-2], runs[1:-1], runs[2:]] & (lengths[1:] <= longest)
-        edge = apart[runs[:-1], runs[1:]]
+        step[1:-1] = table[runs[:-2], runs[1:-1], runs[2:]] & (lengths[1:-1] <= longest)
+        step[1:-1] &= same[1:] & same[:-1]
+        edge = apart[runs[:-1], runs[1:]] & same
         steps += int(step.sum())
         sharp += int((edge & ~step[:-1] & ~step[1:]).sum())
-    return steps > max(sharp / 2, 1e-3 * ids.size)
+    return steps > max(sharp / share, 1e-3 * ids.size)
+
+
+def _find_runs(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns value, length and row of each run of equal values in the rows of `ids` [H, W]."""
+    first = np.ones(ids.shape, bool)
+    first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    starts = np.flatnonzero(first)
+    rows = starts // ids.shape[1]
+    return ids[rows, starts % ids.shape[1]], np.diff(starts, append=ids.size), rows

@@ -17,10 +17,11 @@ from repgan_jax.errors import UserError
 from repgan_jax.palette import IGNORE, Palette
 
 RULES = ("auto", "ids", "colours")
-UNKNOWN = 1e-3  # share of a file's pixels that may be of no known meaning; they become 255
-
+UNKNOWN = -1  # what pixels of no known meaning are, until they become 255
+_TOLERATED = 1e-3  # share of a file's pixels that may be of no known meaning
 
 _SAVE = "save it as PNG, without smoothing, and without JPEG on the way"
+_STATE = "draw in these, or state its own in the class list, as 'name #rrggbb'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +62,10 @@ class Reader:
             found = _by_colours(file, self.palette)
         if isinstance(found, str):
             raise UserError(f"{path}: {found}")
-        if found.unknown:
-            self.unknown[Path(path).name] = found.unknown
-        return found
+        count = file.count(found == UNKNOWN)
+        if count:
+            self.unknown[Path(path).name] = count
+        return Mask(np.where(found == UNKNOWN, IGNORE, found)[file.codes], count)
 
 
 def choose_reader(
@@ -102,38 +104,31 @@ class _Survey:
         self._palette, self._setting = palette, setting
         self._against: dict[str, tuple[Path, str]] = {}  # the first file that is not ids, ...
         self._kinds: dict[Path, str] = {}
-        self._may_be_ids = True  # all files, doubtful or not
         self._differing: tuple[Path, int] | None = None  # the first file that means two things
         self._foreign: dict[bytes, Path] = {}  # by palette
         self._fixed: set[bytes] = set()  # palettes that are those of data sets
 
     def add(self, path: Path, file: MaskFile) -> None:
-        """Raises UserError where neither rule is possible any more."""
+        """Raises UserError where neither rule is possible any more, or the file says two things."""
         self._kinds[path] = file.kind
-        ids = _by_ids(file, self._palette)
-        if "colours" in self._against:
-            colours = self._against["colours"][1]  # of another file, which decides for all
-        else:
-            colours = _by_colours(file, self._palette)
-        self._may_be_ids &= isinstance(ids, Mask)
-        doubt = ""
-        if isinstance(ids, Mask):
-            doubt = mask_doubts.find_doubt(file, ids.ids, self._palette)
+        ids, colours = _by_ids(file, self._palette), _by_colours(file, self._palette)
+        doubt = "" if isinstance(ids, str) else mask_doubts.find_doubt(file, ids, self._palette)
+        if not isinstance(ids, str) and (reason := mask_doubts.find_doubt_of_colours(file)):
+            colours = reason
         if doubt and file.bits:  # white may be any class that is bright, not only a white one
             colours = self._doubted(doubt)
-        # Of doubtful indices the colours count that they show, of doubtful greys neither does,
-        # but that white is the class in white, where there is but one beside the background.
-        if not isinstance(colours, str) and not isinstance(ids, str):
-            is_one = bool(doubt) and self._palette.num_classes == 2
-            differing = (ids.ids != colours.ids) & ~(is_one & (ids.ids == IGNORE))
-            if differing.any() and not (doubt and file.kind == "palette"):
-                self._differing = self._differing or (path, int(differing.sum()))
+        if not isinstance(colours, str):
+            self._expect_one_meaning(path, file, colours)
+            # Of doubtful indices the colours count that they show.
+            if not isinstance(ids, str) and not doubt and (ids != colours).any():
+                self._differing = self._differing or (path, file.count(ids != colours))
         if isinstance(ids, str) or doubt:
             self._refuse("ids", path, ids if isinstance(ids, str) else self._doubted(doubt))
         if isinstance(colours, str):
             self._refuse("colours", path, colours)
-        elif mask_doubts.is_smoothed(colours.ids, self._palette.colours):
-            self._refuse("colours", path, f"its edges look smoothed; {_SAVE}")
+        elif mask_doubts.is_smoothed(colours[file.codes], self._palette.colours):
+            text = f"its edges look smoothed; {_SAVE}; or set {self._setting}=colours, if they are "
+            self._refuse("colours", path, text + "as drawn")
         if mask_doubts.shows_other_colours(file, self._palette):
             self._foreign.setdefault(file.table.tobytes(), path)
             if mask_doubts.has_spare_colours(file):
@@ -147,13 +142,30 @@ class _Survey:
                 "have numbered them"
             )
             self._refuse("ids", self._foreign[table], self._doubted(doubt))
-        certain = "colours" in self._against or not self._may_be_ids or not self._differing
-        if certain:
-            return "colours" if "ids" in self._against else "ids"
-        path, count = self._differing
-        raise UserError(
+        if self._differing and not self._against:
+            raise self._say_both(*self._differing)
+        return "colours" if "ids" in self._against else "ids"
+
+    def _expect_one_meaning(self, path: Path, file: MaskFile, colours: np.ndarray) -> None:
+        """Raises UserError where pixels are of one class by colour, and of another by brightness.
+
+        What the other files of the set are proves nothing for this one.
+        """
+        for greys in mask_doubts.find_grey_readings(file, self._palette):
+            differing = (greys >= 0) & (greys != colours)
+            if self._palette.num_classes == 2 and set(greys.tolist()) - {-1} == {0, IGNORE}:
+                differing &= greys != IGNORE  # white is the one class beside the background
+            if differing.any():
+                raise self._say_both(path, file.count(differing), is_index=file.kind == "palette")
+
+    def _say_both(self, path: Path, count: int, *, is_index: bool = False) -> UserError:
+        """Returns the one line that says that the file means two things."""
+        values, way = "values", f"{self._setting}=ids or "
+        if is_index:
+            values, way = "grey values", "save grey values that are ids without a palette, or set "
+        return UserError(
             f"{path}: {count} pixels mean one class by their colours and another one by their "
-            f"values; state which of them counts: {self._setting}=ids or {self._setting}=colours"
+            f"{values}; state which of them counts: {way}{self._setting}=colours"
         )
 
     def _doubted(self, doubt: str) -> str:
@@ -184,9 +196,9 @@ def read_values(path: str | Path) -> np.ndarray:
     """Returns the int32 values [H, W] of a grey or palette PNG; raises UserError without any."""
     file = open_mask(path)
     opaque = file.opaque | (file.kind == "palette")
-    if reason := _no_values(file) or _too_clear(opaque):
+    if reason := _no_values(file) or _too_clear(file, opaque):
         raise UserError(f"{path}: {reason}")
-    return np.where(opaque, file.values, IGNORE)
+    return np.where(opaque, file.values, IGNORE)[file.codes]
 
 
 def describe(masks: Mapping[str, Mask], palette: Palette) -> str:
@@ -211,51 +223,53 @@ def describe_unknown(counts: Mapping[str, int]) -> str:
     )
 
 
-def _by_ids(file: MaskFile, palette: Palette, *, stated: bool = False) -> Mask | str:
-    """Returns the mask of which the values are ids, or why there is none."""
+def _by_ids(file: MaskFile, palette: Palette, *, stated: bool = False) -> np.ndarray | str:
+    """Returns int32 [N], the ids that the file's kinds of pixels are, or why they are none."""
     if reason := _no_values(file):
         return reason
     # Indices are there also where the palette makes them transparent, for those who say so.
     opaque = file.opaque | (stated and file.kind == "palette")
     is_id = (file.values >= 0) & (file.values < palette.num_classes)
-    strange, counts = np.unique(
-        file.values[opaque & (file.values != IGNORE) & ~is_id],
-        return_counts=True,
-    )
-    if strange.size:
+    strange = opaque & (file.values != IGNORE) & ~is_id
+    if strange.any():
+        lowest = file.values[strange].min()
         return (
-            f"unknown id {strange[0]} in {counts[0]} pixels; the classes are "
-            f"{', '.join(f'{i} {name}' for i, name in enumerate(palette.names))}, "
+            f"unknown id {lowest} in {file.count(strange & (file.values == lowest))} pixels; the "
+            f"classes are {', '.join(f'{i} {name}' for i, name in enumerate(palette.names))}, "
             f"and {IGNORE} is ignored"
         )
-    if reason := _too_clear(opaque):
+    if reason := _too_clear(file, opaque):
         return reason
-    return Mask(np.where(opaque, file.values, IGNORE).astype(np.int32), int((~opaque).sum()))
+    return np.where(opaque, file.values, UNKNOWN).astype(np.int32)
 
 
-def _by_colours(file: MaskFile, palette: Palette) -> Mask | str:
-    """Returns the mask of which the colours are the classes', or why there is none."""
+def _by_colours(file: MaskFile, palette: Palette) -> np.ndarray | str:
+    """Returns int32 [N], the classes of which the file's kinds of pixels show the colours.
+
+    Or the reason why they show none.
+    """
     if not file.lossless and mask_doubts.have_similar_colours(palette):
         return f"a format that changes colours, such as JPEG, for classes of similar ones; {_SAVE}"
-    ids = np.full(file.opaque.shape, IGNORE, np.int32)
+    ids = np.full(file.colours.shape, UNKNOWN, np.int32)
     for k, wanted in enumerate(pack(palette.colours)):
         ids[file.opaque & (file.colours == wanted)] = k
-    unknown = ids == IGNORE
     if file.kind == "palette":  # index 255 is ignored, unless its colour says something else
-        unknown ^= file.opaque & (file.values == IGNORE)
-        ids[unknown] = IGNORE
-    count = int(unknown.sum())
-    foreign = unknown & file.opaque
-    if count <= UNKNOWN * unknown.size and not (file.kind == "grey" and foreign.any()):
-        return Mask(ids, count)
-    if reason := _too_clear(file.opaque):
+        ignored = file.opaque & (file.values == IGNORE)
+        ids[ignored] = np.where(ids[ignored] == UNKNOWN, IGNORE, UNKNOWN)
+    unknown = ids == UNKNOWN
+    count, shown = file.count(unknown), unknown & file.opaque
+    if count <= _TOLERATED * file.codes.size and not (file.kind == "grey" and shown.any()):
+        return ids
+    if reason := _too_clear(file, file.opaque):
         return reason
-    colours, counts = np.unique(file.colours[foreign], return_counts=True)
+    colours, places = np.unique(file.colours[shown], return_inverse=True)
+    counts = np.bincount(places, file.counts[shown]).astype(int)
     known = zip(pack(palette.colours), palette.names, strict=True)
+    remedy = _SAVE if len(colours) > palette.num_classes or not file.lossless else _STATE
     return (
         f"{count} pixels in no class's colour, {counts.max()} of them of "
         f"{_name(colours[counts.argmax()])}; expected "
-        f"{', '.join(f'{_name(colour)} {name}' for colour, name in known)}: {_SAVE}"
+        f"{', '.join(f'{_name(colour)} {name}' for colour, name in known)}: {remedy}"
     )
 
 
@@ -268,10 +282,10 @@ def _no_values(file: MaskFile) -> str:
     return ""
 
 
-def _too_clear(opaque: np.ndarray) -> str:
-    """Returns why a file cannot be read of which few pixels are `opaque` [H, W], or ""."""
-    count = int((~opaque).sum())
-    if count <= UNKNOWN * opaque.size:
+def _too_clear(file: MaskFile, opaque: np.ndarray) -> str:
+    """Returns why a file cannot be read of which few kinds of pixels are `opaque` [N], or ""."""
+    count = file.count(~opaque)
+    if count <= _TOLERATED * file.codes.size:
         return ""
     return (
         f"{count} pixels are transparent, which stands for no class; give them the background's "
