@@ -208,8 +208,8 @@ def _read_part(path: Path) -> np.ndarray:
     file = open_mask(path)
     if not file.opaque.all():
         raise UserError(
-            f"{path}: {(~file.opaque).sum()} pixels are transparent; expected the part in white on "
-            "black, without transparency"
+            f"{path}: {file.count(~file.opaque)} pixels are transparent; expected the part in "
+            "white on black, without transparency"
         )
     if file.kind == "grey":
         brightness = file.values.clip(0, 255)
@@ -221,7 +221,7 @@ def _read_part(path: Path) -> np.ndarray:
             f"{path}: no pixel is brighter than {brightest} of 255; expected the part in white on "
             "black, or as 1 among 0"
         )
-    return brightness > (0 if brightest == 1 else 127)
+    return (brightness > (0 if brightest == 1 else 127))[file.codes]
 
 
 def _part_file(prefix: Path, part: str) -> Path:

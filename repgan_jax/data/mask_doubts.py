@@ -11,7 +11,7 @@ from repgan_jax.palette import IGNORE, Palette
 
 _NEAR = 16  # difference in each of R, G, B up to which a colour may be a class's that was changed
 _STEP = 6  # pixels to which resizing by 4 smooths an edge
-_SMALL = 128  # pixels of a side
+_SMALL = 144  # pixels of a side
 _LUMINANCE = (299, 587, 114)  # of 1000: what R, G and B contribute to a grey value
 
 
@@ -175,8 +175,9 @@ def is_smoothed(ids: np.ndarray, points: np.ndarray) -> bool:
     """Returns whether edges in `ids` [H, W] lead through classes between those of both sides.
 
     Smoothing puts a few pixels of classes between at almost each such edge, drawing at almost none:
-    in 70 hand-drawn masks of 10 to 19 classes, at their size, a quarter and an eighth of it, such
-    runs of pixels are at most 0.4 times as many as edges without them; smoothed, 40 times and more.
+    in 806 hand-drawn masks of 19 classes, at their size, a half, a third and a quarter of it, such
+    runs of pixels are at most 0.15 times as many as edges without them, and 0.32 times below 144
+    pixels; smoothed, 40 times and more, and less where only some edges have ids between them.
 
     Args:
         ids: the mask; what is no class, such as 255, lies between nothing.

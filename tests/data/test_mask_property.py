@@ -1,4 +1,17 @@
-"""Damaged masks give the right mask, up to ignored pixels, or a refusal: never a wrong mask."""
+"""Damaged masks give the right mask, up to ignored pixels, or a refusal: never a wrong mask.
+
+Right is a class within 2 pixels after resampling or JPEG, which move edges, else that of the pixel.
+Left out is damage of which the file bears no trace:
+
+- Smoothing of parts of a pixel or two: nothing is left of them. Parts are 48 pixels and more there.
+- Smoothing of up to 0.1 % of the pixels, on short edges: as much as may be of unknown colours.
+- Grey ids in JPEG saved as PNG: a few levels of grey are rounded away, all pixels alike.
+- Colours that are alike, after JPEG saved as PNG, or reduced to fewer: one becomes another class's.
+- A few pixels in another class's colour, or grey values in another class's id: that is a mask.
+- Ignored pixels beside a white class, or in black and white: 255 is white.
+- Masks that show one class alone, such as those of another object: shots of that are refused, and
+  in evaluation it is what many true masks are.
+"""
 
 import dataclasses
 import io
@@ -6,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -238,6 +251,21 @@ def _nearby(mask: np.ndarray, reach: int) -> np.ndarray:
     return np.stack([padded[y : y + height, x : x + width] for y in steps for x in steps])
 
 
+@example(
+    seed=3978950438,
+    kind="grey",
+    encoding="indexed_clear",
+    damage="optimised",
+    second=False,
+    ignored=True,
+)
+@example(seed=3286021469, kind="grey", encoding="rgba", damage="clear", second=True, ignored=True)
+@example(
+    seed=598004227, kind="grey", encoding="ids_la", damage="stretched", second=False, ignored=False
+)
+@example(
+    seed=3995871932, kind="grid", encoding="ids_rgb", damage="resampled", second=False, ignored=True
+)
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -249,7 +277,6 @@ def _nearby(mask: np.ndarray, reach: int) -> np.ndarray:
 )
 def test_a_damaged_mask_is_right_or_refused(seed, kind, encoding, damage, second, ignored):
     ids = encoding.startswith("ids_") and encoding != "ids_1" or encoding == "indexed_clear"
-    # Of lines of a pixel or two smoothing leaves nothing that could be told from drawing.
     grid = 6 if damage == "resampled" else 1
     scene = _draw_scene(kind, seed, binary=encoding == "ids_1", ignored=ignored and ids, grid=grid)
     if damage in ("binary", "stretched", "optimised"):
