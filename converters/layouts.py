@@ -46,7 +46,7 @@ def to_ours(x: np.ndarray, row: Row) -> np.ndarray:
     """Returns `x`, in the source's layout, in ours."""
     axes = [axis for axis in row.layout.split() if axis != "1"]
     x = x.reshape([n for n, axis in zip(x.shape, row.layout.split(), strict=True) if axis != "1"])
-    x = np.flip(x, [i for i, axis in enumerate(axes) if axis.startswith("-")])
+    x = np.flip(x, tuple(i for i, axis in enumerate(axes) if axis.startswith("-")))
     letters = [axis[-1] for axis in axes]
     x = x.transpose([letters.index(letter) for letter in row.our_layout.split()])
     return np.array(x + np.float32(row.offset) if row.offset else x, np.float32, order="C")
@@ -57,7 +57,7 @@ def to_theirs(x: np.ndarray, row: Row) -> np.ndarray:
     axes = [axis for axis in row.layout.split() if axis != "1"]
     letters = row.our_layout.split()
     x = x.transpose([letters.index(axis[-1]) for axis in axes])
-    x = np.flip(x, [i for i, axis in enumerate(axes) if axis.startswith("-")])
+    x = np.flip(x, tuple(i for i, axis in enumerate(axes) if axis.startswith("-")))
     sizes = iter(x.shape)
     x = x.reshape([1 if axis == "1" else next(sizes) for axis in row.layout.split()])
     return np.array(x - np.float32(row.offset) if row.offset else x, np.float32, order="C")

@@ -76,7 +76,7 @@ def check_heads(variables: Mapping[str, Any], heads: Mapping[str, Any], source: 
     ours = {name: x for name, x in variables["params"].items() if name.startswith("head_")}
     theirs = {re.sub(r"lin(\d)\.model\.1\.weight", r"head_\1", k): x for k, x in heads.items()}
     for name in sorted(ours | theirs):
-        if not np.array_equal(ours.get(name), np.ravel(theirs.get(name))):
+        if not np.array_equal(ours.get(name, ()), np.ravel(theirs.get(name, ()))):
             raise UserError(f"{source}: {name} differs from the one in {HEADS}")
 
 

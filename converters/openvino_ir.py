@@ -7,7 +7,11 @@ import numpy as np
 
 from repgan_jax.errors import UserError
 
-_TYPES = {"f32": np.dtype("<f4"), "i32": np.dtype("<i4"), "i64": np.dtype("<i8")}
+_TYPES: dict[str, np.dtype] = {
+    "f32": np.dtype("<f4"),
+    "i32": np.dtype("<i4"),
+    "i64": np.dtype("<i8"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +41,8 @@ def read_network(xml: bytes, weights: bytes, source: str) -> Network:
         raise UserError(f"{source}: the XML declares entities; expected a plain OpenVINO IR file")
     try:
         root = ElementTree.fromstring(xml)
-        nodes = list(root.find("layers"))
-        edges = list(root.find("edges"))
+        nodes = root.findall("layers/*")
+        edges = root.findall("edges/*")
         names = {node.attrib["id"]: node.attrib["name"] for node in nodes}
         inputs: dict[str, dict[int, str]] = {}
         for edge in edges:
@@ -64,7 +68,7 @@ def read_network(xml: bytes, weights: bytes, source: str) -> Network:
 
 def _constant(node: ElementTree.Element, weights: bytes, source: str) -> np.ndarray:
     """Returns the array of a `Const` node, a copy of its bytes in `weights`."""
-    data = node.find("data").attrib
+    (data,) = (child.attrib for child in node.findall("data"))
     dtype = _TYPES[data["element_type"]]
     shape = tuple(int(side) for side in data["shape"].split(",") if side.strip())
     offset, size = int(data["offset"]), int(data["size"])

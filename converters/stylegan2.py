@@ -84,7 +84,7 @@ def translate(source: Source) -> Conversion:
             tensor = floats(tensors[name], shape(row.layout, layer.sides), name, source.path)
             if row.ours is not None:
                 flat[f"{layer.ours}/{row.ours}"] = to_ours(tensor, row)
-            elif not np.allclose(tensor, row.fixed):
+            elif row.fixed is not None and not np.allclose(tensor, row.fixed):
                 raise UserError(
                     f"{source.path}: filter {name} is not (1, 3, 3, 1), the only one supported"
                 )

@@ -16,9 +16,11 @@ from .stylegan2_formats import FORMATS, NVIDIA, Format
 _GENERATORS = ("g_ema", "G_ema", "Gs", "g", "G", "decoder")
 _DISCRIMINATORS = ("d", "D")
 _ENCODERS = ("encoder", "hypernet", "face_pool")  # pSp, e4e, ReStyle, HyperStyle: photos to latents
-_OF_TRAINING = ("g_optim", "d_optim", "args", "ada_aug_p", "training_set_kwargs", "augment_pipe")
-_OF_TRAINING += ("opts", "optimizer", "global_step", "best_val_loss")
-_OF_TRAINING += ("discriminator_state_dict", "discriminator_optimizer_state_dict")
+_OF_TRAINING = (
+    *("g_optim", "d_optim", "args", "ada_aug_p", "training_set_kwargs", "augment_pipe"),
+    *("opts", "optimizer", "global_step", "best_val_loss"),
+    *("discriminator_state_dict", "discriminator_optimizer_state_dict"),
+)
 _EXPECTED = (
     "expected StyleGAN2's generator as written by rosinality/stylegan2-pytorch, "
     "NVlabs/stylegan2-ada-pytorch or NVIDIA's TensorFlow code, or as decoder of pSp or e4e"

@@ -65,7 +65,7 @@ def load_config(path: str) -> ConfigDict:
     """
     file, *variant = path.split(":", 1)
     spec = importlib.util.spec_from_file_location("config_file", file)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UserError(f"--config={path}: expected a file of Python code, NAME.py")
     module = importlib.util.module_from_spec(spec)
     try:

@@ -152,7 +152,7 @@ def _mapping(
 ) -> jax.Array:
     if label is not None and label.ndim == 1:
         label = jax.nn.one_hot(label, generator.num_classes)
-    w = generator.mapping_module.apply(generator.variables["mapping"], z, label)
+    w: Any = generator.mapping_module.apply(generator.variables["mapping"], z, label)
     return stylegan2.truncate(w, generator.variables["mean_latent"], truncation)
 
 

@@ -190,10 +190,13 @@ class Labeller:
 def _with_disagreement(labeller: Labeller, taps: taps_lib.Taps) -> tuple[jax.Array, jax.Array]:
     chosen = taps_lib.choose(taps, labeller.tap_names, labeller.label_size)
     variables = labeller.variables
-    members = jax.lax.map(  # one after the other: side by side, convolutions are grouped, and slow
-        lambda params: jax.nn.softmax(labeller.head.apply({**variables, "params": params}, chosen)),
-        variables["params"],
-    )
+
+    def one(params: Any) -> jax.Array:
+        logits: Any = labeller.head.apply({**variables, "params": params}, chosen)
+        return jax.nn.softmax(logits)
+
+    # one after the other: side by side, convolutions are grouped, and slow
+    members = jax.lax.map(one, variables["params"])
     if len(members) == 1:  # logarithms cost more than a linear head
         return members[0], jnp.zeros(members.shape[1:-1])
     mean = members.mean(0)

@@ -93,11 +93,12 @@ def _take_config(argv: Sequence[str]) -> tuple[str, list[str]]:
     """Returns the path of the config file that `argv` names, "" if none, and all but this."""
     path, rest, arguments = "", [], iter(argv)
     for argument in arguments:
-        flag, separator, value = argument.partition("=")
+        flag, separator, given = argument.partition("=")
         if flag not in ("--config", "-config"):
             rest.append(argument)
             continue
-        if not separator and (value := next(arguments, None)) is None:
+        value = given if separator else next(arguments, None)
+        if value is None:
             raise UserError("Missing value for flag --config")
         path = _config_path(value)
     return path, rest

@@ -158,7 +158,8 @@ class Segmenter:
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         """Returns (height, width) in the network: multiples of its stride, `size` the shorter."""
         scale, stride = self.size / min(height, width), self.network.stride
-        return tuple(max(1, round(side * scale / stride)) * stride for side in (height, width))
+        inner = [max(1, round(side * scale / stride)) * stride for side in (height, width)]
+        return inner[0], inner[1]
 
 
 def as_photos(photos: Any, name: str = "predict") -> np.ndarray:
@@ -184,7 +185,7 @@ def as_photos(photos: Any, name: str = "predict") -> np.ndarray:
                 "one or more [H, W, 3] of one size: call predict once per size"
             )
         return np.stack(found)
-    array = photos if hasattr(photos, "dtype") and hasattr(photos, "shape") else None
+    array: Any = photos if hasattr(photos, "dtype") and hasattr(photos, "shape") else None
     given = type(photos).__name__ if array is None else f"{array.dtype} {list(array.shape)}"
     is_image = array is not None and len(array.shape) in (3, 4) and array.shape[-1] == 3
     if not is_image or str(array.dtype) != "uint8" or 0 in array.shape[-3:]:
@@ -203,7 +204,8 @@ def _logits(segmenter: Segmenter, images: jax.Array) -> jax.Array:
     if height % stride or width % stride:
         borders = ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0))
         images = jnp.pad(images, borders, "edge")
-    return segmenter.network.apply(segmenter.variables, images)[:, :height, :width]
+    logits: Any = segmenter.network.apply(segmenter.variables, images)
+    return logits[:, :height, :width]
 
 
 @jax.jit

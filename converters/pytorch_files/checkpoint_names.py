@@ -27,8 +27,8 @@ STORAGES = {
 }
 # classes that stand as keys in checkpoints of PyTorch Lightning 1, which MobileStyleGAN's are
 _KEYS = (Symbol("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),)
-_TORCH_TYPES = ("float16", "bfloat16", "float32", "float64")
-_TORCH_TYPES += ("int8", "int16", "int32", "int64", "uint8", "bool")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_TORCH_TYPES = (*_FLOATS, "int8", "int16", "int32", "int64", "uint8", "bool")
 _NUMPY_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 _MOST_AXES = 32
 _PER_ITEM = 128  # bytes of heap for an item of a set or dict, at most

@@ -20,6 +20,7 @@ _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FL
 _TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _TEXTS_2 = ("STRING", "BINSTRING", "SHORT_BINSTRING")  # of Python 2
 _BYTES = {"SHORT_BINBYTES": 1, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}  # of the length
+_OPERATIONS = {operation.code: operation for operation in pickletools.opcodes}
 _VALUES = frozenset((*_NUMBERS, *_TEXTS, *_TEXTS_2, *_BYTES))
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set, "EMPTY_TUPLE": tuple}
@@ -86,9 +87,10 @@ def _operations(source: ByteReader) -> Iterator[tuple[str, Any]]:
     name = ""
     while name != "STOP":
         code = source.read(1).decode("latin-1")
-        expect(code in pickletools.code2op, f"{code!r} is no operation of a pickle")
-        operation = pickletools.code2op[code]
-        name, argument = operation.name, None
+        expect(code in _OPERATIONS, f"{code!r} is no operation of a pickle")
+        operation = _OPERATIONS[code]
+        name = operation.name
+        argument: Any = None
         if name in _BYTES:
             argument = source.view(int.from_bytes(source.read(_BYTES[name]), "little"))
             if name == "SHORT_BINBYTES":

@@ -131,8 +131,8 @@ def _read_zip(file: BinaryIO, data: memoryview, allowance: Allowance) -> Any:
     folder = next(iter(contents), "").split("/")[0]
 
     def member(name: str) -> memoryview:
-        found = contents.get(f"{folder}/{name}")
-        expect(found is not None, f"no member {folder}/{name}")
+        expect(f"{folder}/{name}" in contents, f"no member {folder}/{name}")
+        found = contents[f"{folder}/{name}"]
         _check_sum(file, found)
         return found.data
 

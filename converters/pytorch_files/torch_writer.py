@@ -15,6 +15,7 @@ from .checkpoint_names import STORAGES
 
 _NAMES = {dtype: symbol.name for symbol, dtype in STORAGES.items() if symbol.module == "torch"}
 _ALIGNMENT = 64  # bytes, as PyTorch aligns storages
+_FILE_HEADER = 30  # bytes before a member's name
 
 
 def write(path: str | os.PathLike, state: Any) -> None:
@@ -29,7 +30,7 @@ def write(path: str | os.PathLike, state: Any) -> None:
         TypeError: something else is in `state`.
     """
     arrays: list[np.ndarray] = []
-    members = {
+    members: dict[str, bytes | np.ndarray] = {
         "data.pkl": b"\x80\x02" + b"".join(_pickle(state, arrays)) + pickle.STOP,
         "byteorder": b"little",
         **{f"data/{key}": array for key, array in enumerate(arrays)},
@@ -42,14 +43,17 @@ def write(path: str | os.PathLike, state: Any) -> None:
 
 def _write_member(archive: zipfile.ZipFile, name: str, content: bytes | np.ndarray) -> None:
     """Writes one member, its bytes aligned by padding that readers skip."""
+    data: bytes | memoryview
     if isinstance(content, np.ndarray):  # one array at a time is brought into order
         little = content.astype(content.dtype.newbyteorder("<"), copy=False)
-        content = np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
+        data = np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
+    else:
+        data = content
     info = zipfile.ZipInfo(name)
-    header = archive.start_dir + zipfile.sizeFileHeader + len(name) + 4
+    header = archive.start_dir + _FILE_HEADER + len(name) + 4
     padding = -header % _ALIGNMENT
     info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
-    archive.writestr(info, content)
+    archive.writestr(info, data)
 
 
 def _pickle(value: Any, arrays: list[np.ndarray]) -> Iterator[bytes]:
@@ -92,8 +96,8 @@ def _pickle_tensor(array: np.ndarray, arrays: list[np.ndarray]) -> Iterator[byte
     yield from (pickle.MARK, *_pickle("storage", arrays), f"ctorch\n{kind}\n".encode())
     key = str(len(arrays))
     arrays.append(array)
-    for item in (key, "cpu", array.size):
-        yield from _pickle(item, arrays)
+    for part in (key, "cpu", array.size):
+        yield from _pickle(part, arrays)
     yield pickle.TUPLE + pickle.BINPERSID
     for item in (0, array.shape, strides, False):
         yield from _pickle(item, arrays)

@@ -54,7 +54,7 @@ def members(data: memoryview, allowance: Allowance) -> dict[str, Member]:
         expect(text not in found, f"{said} is there twice")
         parts = text.split("/")
         folder = next(iter(found), text).split("/")[0]
-        inside = folder and parts[0] == folder and ".." not in parts and "\\" not in text
+        inside = bool(folder) and parts[0] == folder and ".." not in parts and "\\" not in text
         expect(inside and folder[1:] != ":", f"{said} lies outside a folder {folder[:80]!r}")
         found[text] = Member(data[first:end], first, crc32)
     return found

@@ -175,7 +175,7 @@ def _merge_parts(prefix: Path, ids: Mapping[str, int], merge_order: Sequence[str
 
     What no part covers is `shapes.UNDRAWN`.
     """
-    mask = None
+    mask: np.ndarray | None = None
     for part in merge_order:
         if part not in ids:
             raise UserError(

@@ -45,7 +45,8 @@ def read_masks(
     """
     pictures = _read_pictures(Path(path))
     ids = {name: k for k, name in enumerate(palette.names)} | {shapes.IGNORED: IGNORE}
-    masks, known = {}, shapes.find_background(palette, background)
+    masks: dict[str, Callable[[], np.ndarray]] = {}
+    known = shapes.find_background(palette, background)
     for picture in pictures:
         for name, _ in picture.shapes:
             if name not in ids:
@@ -156,7 +157,7 @@ def _decompress(text: str) -> list[int]:
     Five are digits, the lowest first, and the sixth says that more follow; the last digit's
     highest bit is the sign. From the fourth number on, what the last but one had is left out.
     """
-    runs, value, shift = [], 0, 0
+    runs, value, shift = list[int](), 0, 0
     for character in text.encode("ascii"):
         digit = character - 48
         if not 0 <= digit < 64 or shift > 30:

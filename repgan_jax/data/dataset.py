@@ -235,11 +235,11 @@ class Dataset:
 
     def without(self, indices: Sequence[int]) -> "Dataset":
         """Returns the dataset without the examples at `indices`."""
-        left = np.delete(np.asarray(self._kept), indices)
+        left = np.delete(np.asarray(self._kept), indices).tolist()
         return Dataset(self._source, self.class_names, left, self.palette)
 
 
-def open_dataset(folder: str | Path) -> Dataset:
+def open_dataset(folder: str | os.PathLike[str]) -> Dataset:
     """Returns the dataset that a `Writer` finished in `folder`; Grain takes it as a source."""
     path = _version_folder(Path(folder))
     remote.fetch(path)

@@ -42,7 +42,8 @@ class Shard:
         Raises:
             UserError: the disk is full, or keeps less than it was given.
         """
-        scores, pixels = {name: [] for name in SCORES}, np.zeros(self.num_classes, int)
+        scores: dict[str, list[float]] = {name: [] for name in SCORES}
+        pixels = np.zeros(self.num_classes, int)
 
         def records() -> Iterator[bytes]:
             for record, one, one_pixels in labelled:
@@ -95,7 +96,8 @@ class Shard:
             return "missing, or its note is"
         if _describe(self.path) != {name: facts[name] for name in ("bytes", "sha256")}:
             return "not the bytes that were written"
-        scores, pixels = {name: [] for name in SCORES}, np.zeros(self.num_classes, int)
+        scores: dict[str, list[float]] = {name: [] for name in SCORES}
+        pixels = np.zeros(self.num_classes, int)
         expected = iter(self.indices)
         for example in map(read, read_records(self.path)):
             index, counts = example["index"], np.bincount(example["mask"].ravel())

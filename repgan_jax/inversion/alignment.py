@@ -135,13 +135,13 @@ def extract(photo: np.ndarray, square: Square, size: int) -> np.ndarray:
     reduced = np.asarray(Image.fromarray(photo).reduce(shrink))
     square = _moved(square, scale=1 / shrink)
     region, start = _surroundings(reduced, square)
-    square = _moved(square, shift=-start)
+    square = _moved(square, shift=(-start).tolist())
     samples = max(math.ceil(square.side / size - 1e-6), 1)  # a side, for each new pixel
     fine = size * samples
     steps = np.array([square.right, square.down]).T * 2 / fine
     matrix = np.column_stack([steps, square.corners[0]])
     picture = region.transform(
-        (fine, fine), Image.Transform.AFFINE, matrix.ravel(), Image.Resampling.BICUBIC
+        (fine, fine), Image.Transform.AFFINE, matrix.ravel().tolist(), Image.Resampling.BICUBIC
     )
     return np.array(picture.reduce(samples))
 
@@ -184,7 +184,7 @@ def _transform_ids(
     picture = Image.fromarray(np.asarray(mask, np.uint8)).transform(
         shape[::-1],
         Image.Transform.AFFINE,
-        matrix.ravel(),
+        matrix.ravel().tolist(),
         Image.Resampling.NEAREST,
         fillcolor=outside,
     )
@@ -204,8 +204,9 @@ def _pixels(numbers: Sequence | np.ndarray) -> np.ndarray:
 
 def _moved(square: Square, *, scale: float = 1.0, shift: Sequence[float] = (0.0, 0.0)) -> Square:
     """Returns `square` in a photo scaled by `scale`, then shifted by `shift`."""
-    centre = tuple(c * scale + s for c, s in zip(square.centre, shift, strict=True))
-    return Square(centre, tuple(step * scale for step in square.right))
+    (x, y), (right, down) = square.centre, square.right
+    centre = (x * scale + shift[0], y * scale + shift[1])
+    return Square(centre, (right * scale, down * scale))
 
 
 def _surroundings(photo: np.ndarray, square: Square) -> tuple[Image.Image, np.ndarray]:

@@ -31,7 +31,8 @@ class Perceptual:
 
     def features(self, pictures: jax.Array) -> list[jax.Array]:
         """Returns maps [N, h, w, C] of `pictures` [N, H, W, 3] in [-1, 1], 32 px and larger."""
-        return self.network.apply(self.variables, pictures)
+        maps: Any = self.network.apply(self.variables, pictures)
+        return maps
 
     def distance(self, pictures: jax.Array, features: Sequence[jax.Array]) -> jax.Array:
         """Returns LPIPS [N], at least 0, of `pictures` [N, H, W, 3] from what `features` returned.

@@ -25,7 +25,7 @@ def tensor_digest(tree: Any) -> str:
     for name, leaf in sorted(named, key=lambda pair: pair[0]):
         array = np.asarray(leaf)
         total.update(json.dumps([name, array.dtype.name, array.shape]).encode() + b"\0")
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,21 +34,21 @@ def find_example(path: str) -> str:
     return path
 
 
-def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
+def write_npz(path: str | Path, **arrays: Any) -> None:
     """Writes `arrays` by their names, compressed; as whole as `atomic_write` does."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     atomic_write(path, buffer.getvalue())
 
 
-def atomic_write(path: str | Path, data: bytes) -> None:
+def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes `data` to `path`, as `atomic_open` does."""
     with atomic_open(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Yields a file of a temporary name in the same folder, which is then renamed to `path`.
 
     Missing folders are made. Readers see the old file or the new one, never a part of it; of two
@@ -97,7 +97,7 @@ def _open_uncut(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
-def expect_writable(folder: str | Path, field: str) -> None:
+def expect_writable(folder: str | os.PathLike[str], field: str) -> None:
     """Raises UserError, naming the argument `field`, where no file can be written into `folder`.
 
     It need not be there yet, and is not made.
@@ -116,7 +116,7 @@ def expect_writable(folder: str | Path, field: str) -> None:
     )
 
 
-def unreadable(path: str | Path, error: OSError) -> UserError:
+def unreadable(path: str | os.PathLike[str], error: OSError) -> UserError:
     """Returns what to say of a file or folder that the system does not let us read."""
     if isinstance(error, PermissionError):
         advice = "ask for permission to read it (chmod, chown), or run as its owner"
@@ -129,7 +129,7 @@ def unreadable(path: str | Path, error: OSError) -> UserError:
 
 
 @contextlib.contextmanager
-def reading(path: str | Path) -> Iterator[None]:
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     """Says in one line why the system does not let us read what is at or below `path`."""
     try:
         yield

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from repgan_jax.errors import UserError, first_line
 from repgan_jax.io.files import atomic_write, unreadable
@@ -18,7 +18,11 @@ def write(path: str | os.PathLike[str], value: Any) -> None:
     atomic_write(Path(path), (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read(path: str | os.PathLike[str], parse: Callable[[Any], T] = lambda value: value) -> T:
+@overload
+def read(path: str | os.PathLike[str]) -> Any: ...
+@overload
+def read(path: str | os.PathLike[str], parse: Callable[[Any], T]) -> T: ...
+def read(path, parse=lambda value: value):
     """Returns the value in the JSON file `path`, as `parse` makes it.
 
     Raises:

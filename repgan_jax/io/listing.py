@@ -61,7 +61,7 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def find_photos(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     recursive: bool = False,
     without: Collection[str | Path] = (),
@@ -216,12 +216,12 @@ def result_names(paths: Iterable[str]) -> dict[str, str]:
     two names are equal, even where a file system tells neither case nor spellings of Unicode
     apart, and no name with a suffix `.png` or `.npz` is that of a folder in another's path.
     """
-    paths = sorted(map(PurePath, paths))
-    taken = {_fold(parent) for path in paths for parent in path.parents}
-    files = {_fold(path) for path in paths}
-    stems = Counter(_fold(path.with_name(path.stem)) for path in paths)
+    relative = sorted(map(PurePath, paths))
+    taken = {_fold(parent) for path in relative for parent in path.parents}
+    files = {_fold(path) for path in relative}
+    stems = Counter(_fold(path.with_name(path.stem)) for path in relative)
     names = {}
-    for path in paths:
+    for path in relative:
         stem = path.with_name(path.stem)
         is_clear = stems[_fold(stem)] == 1 and (stem == path or _fold(stem) not in files)
         numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))

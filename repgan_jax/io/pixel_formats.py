@@ -86,8 +86,7 @@ def to_rgb(path: str | Path, image: Image.Image, *, deep: bool) -> tuple[np.ndar
 
 def _brightest(image: Image.Image) -> int:
     """Returns the largest value of the channels other than opacity."""
-    extrema = image.convert("RGB").getextrema()
-    return int(max(high for _, high in extrema))
+    return int(np.asarray(image.convert("RGB")).max())
 
 
 def _from_integers(path: str | Path, image: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -4,6 +4,8 @@ A network that was trained to name what photos show sees both pictures. What is 
 activations: each pixel's scaled to unit length, each channel weighted as judgements of people say.
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -98,7 +100,8 @@ class LPIPS(nn.Module):
 
 def distance(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
     """Returns LPIPS [N], 0 for equal pictures, from the maps of `LPIPS` of two batches."""
-    return sum(jnp.square(x - y).sum((1, 2, 3)) for x, y in zip(a, b, strict=True))
+    parts = [jnp.square(x - y).sum((1, 2, 3)) for x, y in zip(a, b, strict=True)]
+    return functools.reduce(operator.add, parts)
 
 
 def abstract_variables(net: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Letters: N batch, L style layers, D latent width, Dz input width, C channels, K 
 resolution.
 """
 
+from typing import Any
 import math
 import zlib
 
@@ -176,7 +177,8 @@ class Synthesis(nn.Module):
         """
         constant = self.param("constant", _normal, (4, 4, self.widths[0])).astype(self.dtype)
         x = jnp.broadcast_to(constant, (len(w), *constant.shape))
-        image, taps = None, {}
+        image: Any = None
+        taps = {}
         for i, tap in enumerate(self.tap_names):
             level = (i + 1) // 2
             conv = StyledConv(self.widths[level], i % 2 == 1, self.clamp, name=f"conv_{i:02d}")

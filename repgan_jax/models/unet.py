@@ -1,6 +1,7 @@
 """The stand-alone segmentation network: a U-Net (paper, section 3.5; Ronneberger et al. 2015)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -71,7 +72,7 @@ class UNet(nn.Module):
             train: normalise by the batch, and update "batch_stats", instead of by the latter.
             axis_name: of the devices over which the batch is spread, in training.
         """
-        options = {"train": train, "axis_name": axis_name}
+        options: Any = {"train": train, "axis_name": axis_name}
         x, skips = resampling.space_to_depth(pictures, self.patch), []
         *fine, coarse = self.widths
         for features in fine:

@@ -4,6 +4,8 @@ Everything is NHWC. Small filters are written as shifted multiply-adds: on CPU a
 depthwise convolution costs ten times as much, and on GPU and TPU XLA fuses the sum into one pass.
 """
 
+import functools
+import operator
 from functools import partial
 
 import jax
@@ -33,11 +35,12 @@ def depthwise3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return sum(
+    moved = [
         padded[:, i : i + height, j : j + width] * kernel[:, i, j, None, None]
         for i in range(3)
         for j in range(3)
-    )
+    ]
+    return functools.reduce(operator.add, moved)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

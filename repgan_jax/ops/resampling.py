@@ -3,6 +3,8 @@
 Everything is NHWC.
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 from functools import partial
 
@@ -36,7 +38,7 @@ def resize_and_sum(xs: Sequence[jax.Array], size: int, *, method: str = "bilinea
 
     Sooner than one by one: see `_enlarge_and_sum`.
     """
-    sums: dict[tuple[int, int], jax.Array] = {}
+    sums: dict[tuple[int, ...], jax.Array] = {}
     for x in xs:
         shape = x.shape[1:3]
         sums[shape] = sums[shape] + x if shape in sums else x
@@ -49,7 +51,7 @@ def resize_and_sum(xs: Sequence[jax.Array], size: int, *, method: str = "bilinea
     resized = [resize(x, size, method=method) for x in sums.values()]
     if doubled:
         resized.append(_enlarge_and_sum(tuple(doubled), tuple(doubled.values())))
-    return sum(resized)
+    return functools.reduce(operator.add, resized)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -19,13 +19,14 @@ def line_chart(
 
     Of more than 150 points, means of neighbours are drawn.
     """
-    x, y = _thin(np.asarray(x, float)), _thin(np.asarray(y, float))
-    x_ticks = _ticks(x.min(), x.max(), whole=True)
-    y_ticks = _log_ticks(y.min(), y.max()) if log else _ticks(y.min(), y.max())
-    place_x = _scale(x_ticks[0], max(x.max(), x_ticks[-1]), _LEFT, _WIDTH - _RIGHT)
+    xs, ys = _thin(np.asarray(x, float)), _thin(np.asarray(y, float))
+    x_ticks = _ticks(xs.min(), xs.max(), whole=True)
+    y_ticks = _log_ticks(ys.min(), ys.max()) if log else _ticks(ys.min(), ys.max())
+    place_x = _scale(x_ticks[0], max(xs.max(), x_ticks[-1]), _LEFT, _WIDTH - _RIGHT)
     bottom, top = (math.log10(t) if log else t for t in (y_ticks[0], y_ticks[-1]))
     place_y = _scale(bottom, top, _HEIGHT - _BOTTOM, _TOP)
-    points = [(place_x(a), place_y(math.log10(b) if log else b)) for a, b in zip(x, y, strict=True)]
+    heights = np.log10(ys) if log else ys
+    points = [(place_x(a), place_y(b)) for a, b in zip(xs, heights, strict=True)]
     parts = [_text(place_x(t), _HEIGHT - _BOTTOM + 15, f"{t:g}", "middle") for t in x_ticks]
     for t in y_ticks:
         height = place_y(math.log10(t) if log else t)

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax._src.distributed import global_state  # the store has no public name yet
@@ -88,15 +88,15 @@ def by_leader(work: Callable[[], T]) -> T:
     key = f"repgan_jax/results/{next(_calls)}"
     if leads():
         result = work()
-        global_state.client.key_value_set(key, json.dumps(result))
+        _client().key_value_set(key, json.dumps(result))
         return result
-    return json.loads(global_state.client.blocking_key_value_get(key, _WEEK))
+    return json.loads(_client().blocking_key_value_get(key, _WEEK))
 
 
 def wait() -> None:
     """Waits until all processes have come here."""
     if size() > 1:
-        global_state.client.wait_at_barrier(f"repgan_jax/{next(_calls)}", _WEEK)
+        _client().wait_at_barrier(f"repgan_jax/{next(_calls)}", _WEEK)
 
 
 @contextlib.contextmanager
@@ -130,9 +130,14 @@ def leave(code: int, *, failed: bool) -> None:
     jax.distributed.shutdown()
 
 
+def _client() -> Any:
+    """Returns the client of the key-value store, which has no types."""
+    return global_state.client
+
+
 def _watch() -> None:
     """Gives signs of life; ends this process where process 0 finds that another one gives none."""
-    client, seen = global_state.client, {}
+    client, seen = _client(), dict[str, tuple[str, float]]()
     for beat in itertools.count():
         sign = _last_sign or str(beat)
         try:

@@ -31,7 +31,7 @@ def expect_backend() -> None:
         jax.devices()
         return
     except (RuntimeError, AssertionError) as error:  # of a platform that is not there
-        wanted, reason = jax.config.jax_platforms, " ".join(str(error).split())[:200]
+        wanted, reason = jax.config.read("jax_platforms"), " ".join(str(error).split())[:200]
         if not wanted:
             raise
     with contextlib.suppress(RuntimeError, AssertionError):

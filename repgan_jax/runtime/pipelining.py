@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 def ahead(pool: Executor, calls: Iterable[Callable[[], T]], count: int) -> Iterator[T]:
     """Yields the results of `calls` in their order, while `pool` works on up to `count` more."""
-    pending = deque()
+    pending = deque[Future[T]]()
     try:
         for call in calls:
             pending.append(pool.submit(call))
@@ -31,7 +31,7 @@ class Busy:
 
     def __init__(self) -> None:
         self._watcher = ThreadPoolExecutor(1)
-        self._seconds, self._began, self._idle_since = 0.0, None, 0.0
+        self._seconds, self._began, self._idle_since = 0.0, 0.0, 0.0
 
     def watch(self, fn: Callable[..., T]) -> Callable[..., T]:
         """Returns `fn`, which returns arrays at once; that they are computed is noted here."""

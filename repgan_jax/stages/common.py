@@ -143,7 +143,7 @@ def may_be_done(config: ConfigDict, name: str, fields: Sequence[str]) -> bool:
     if not (folder := find_result(config, name)):
         return False
     record, now = results.read_record(folder), fingerprints.values(config, fields)
-    return not any(fingerprints.changed_values(record["fields"], now))
+    return record is not None and not any(fingerprints.changed_values(record["fields"], now))
 
 
 def made_with(config: ConfigDict, name: str, field: str) -> Any:
@@ -212,11 +212,12 @@ def config_names(config: ConfigDict, *groups: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        name = re.match(r"\w+(?=(\.\w+)?[:,] )", str(error))
-        for group in groups if name else ():
-            if name[0] in config[group]:
+        match = re.match(r"\w+(?=(\.\w+)?[:,] )", str(error))
+        name = match[0] if match else ""
+        for group in groups:
+            if name in config[group]:
                 raise UserError(f"config.{group}.{error}") from error
-        if name and name[0] in config:
+        if name in config:
             raise UserError(f"config.{error}") from error
         raise
 

@@ -109,7 +109,7 @@ def open_kept(config: ConfigDict, workdir: Path, folder: Path) -> dataset.Datase
         json_files.write(folder / "dropped.json", listed)
         text = f"{count} of {len(data)} images left out (disagreement from {least:.4f})"
         common.say(results.name(folder), text)
-    return data.without(dropped)
+    return data.without(dropped.tolist())
 
 
 def check_drop(config: ConfigDict) -> None:

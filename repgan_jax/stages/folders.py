@@ -38,6 +38,7 @@ def prepare(
 ) -> tuple[Path, bool]:
     """Returns the folder in which to work on `record`, and whether nothing is left to do there."""
     results.settle(result)
+    old: Mapping[str, Any] | None
     folder, old = result, results.read_record(result)
     if not _is_same(old, record) and _bring_back(result, record, protected, say):
         say("done already (same settings), kept until now as the result before")
@@ -55,7 +56,7 @@ def prepare(
 
 
 def _is_same(old: Mapping[str, Any] | None, record: Mapping[str, Any]) -> bool:
-    return bool(old) and not any(fingerprints.changes(old, record))
+    return old is not None and not any(fingerprints.changes(old, record))
 
 
 def _bring_back(

@@ -47,7 +47,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             latents[name] = found.w
             rows.append(cache.score(name, found, inverter.options.verdict(found)))
         files.write_npz(
-            stage.folder / "latents.npz", w=np.stack([*latents.values()]), name=[*latents]
+            stage.folder / "latents.npz", w=np.stack([*latents.values()]), name=np.array([*latents])
         )
         cache.write_scores(stage.folder, rows)
         _say_verdicts(rows)

@@ -68,7 +68,8 @@ def class_weights(data: Examples, num_classes: int, balance: float) -> np.ndarra
     Scaled so that the mean over pixels is 1.
     """
     count = min(len(data), _COUNTED)
-    pixels = sum(np.bincount(data[i]["mask"].ravel(), minlength=num_classes) for i in range(count))
+    masks = (data[i]["mask"] for i in range(count))
+    pixels = np.sum([np.bincount(mask.ravel(), minlength=num_classes) for mask in masks], 0)
     share = np.maximum(pixels / pixels.sum(), 1e-4)  # of a class that never shows, too
     weights = share**-balance
     return (weights / (share * weights).sum()).astype(np.float32)

@@ -117,6 +117,8 @@ def fit_labeller(
         UserError: options or shots that do not fit; a loss that is not finite.
     """
     chosen, palette = FewShotOptions(**options), palette or shots.palette
+    if palette is None:
+        raise UserError("palette: the shots have none; give the names and colours of the classes")
     chosen.check(generator, palette.num_classes)
     labels = resize_masks(shots, palette, chosen.label_size)
     expect_classes(labels, palette)

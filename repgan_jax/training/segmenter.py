@@ -273,13 +273,16 @@ class Trainer:
         segmenter = dataclasses.replace(self._segmenter, variables=variables)
         first = len(self._dataset) - self._held_out
         held_out = range(first, len(self._dataset))[:VALIDATED]
-        counts, shown = 0, ()
+        num_classes = segmenter.palette.num_classes
+        counts = np.zeros((num_classes, num_classes), int)
+        shown: list[np.ndarray] = []
         for start in range(0, len(held_out), 16):  # memory for few, however many they are
             examples = [self._dataset[i] for i in held_out[start : start + 16]]
             images, truth = (np.stack([x[name] for x in examples]) for name in ("image", "mask"))
             predictions = segmenter.predict(images)
-            counts = counts + metrics.confusion(truth, predictions, segmenter.palette.num_classes)
-            shown = shown or (images[:4], predictions[:4])
+            counts = counts + metrics.confusion(truth, predictions, num_classes)
+            shown = shown or [images[:4], predictions[:4]]
         mean_iou = float(np.nanmean(metrics.iou(counts)))
         rate = float(self._options.schedule()(number - 1))
-        return Validation(number, loss, rate, mean_iou, *shown)
+        images, predictions = shown
+        return Validation(number, loss, rate, mean_iou, images, predictions)

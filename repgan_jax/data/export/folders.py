@@ -123,7 +123,7 @@ class CelebAMask(FolderWriter):
     def __init__(self, folder: Path, palette: Palette):
         super().__init__(folder, palette)
         self.parts = [re.sub(r"[^\w.-]+", "_", name) for name in palette.names]
-        same = {}
+        same: dict[str, str] = {}
         for name, part in zip(palette.names, self.parts, strict=True):
             if (other := same.setdefault(part.casefold(), name)) != name:
                 raise UserError(
