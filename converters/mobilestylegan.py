@@ -8,12 +8,12 @@ two OpenVINO networks are read as data: nothing in it is installed or run. The s
 a generator of one's own, trained with bes-dev/MobileStyleGAN.pytorch (see `mobilestylegan_torch`).
 """
 
-from typing import Any
 import argparse
 import io
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -173,7 +173,9 @@ def convert_synthesis(network: openvino_ir.Network, source: str) -> tuple[dict, 
         if not np.allclose(np.abs(graph.take(graph.constant(layer.name))), _HAAR):
             raise UserError(f"{source}: {layer.name} is not a Haar wavelet")
     channels = graph.take("m.input.input").size // SIZES[0] ** 2
-    params: dict[str, Any] = {"constant": graph.take("m.input.input", (channels, 4, 4)).transpose(1, 2, 0)}
+    params: dict[str, Any] = {
+        "constant": graph.take("m.input.input", (channels, 4, 4)).transpose(1, 2, 0)
+    }
     first = graph.kind("Convolution")[0].inputs[0]
     shape = (3, 3, channels, channels)
     conv, noise_map = _styled_conv(graph, "m.conv1", first, shape, SIZES[0])

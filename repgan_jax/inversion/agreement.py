@@ -82,7 +82,7 @@ def judge(
         far: [k], whether that distance alone would remove a shot.
         limit: 0 to 1.
     """
-    result: list[Judgement] = [None] * len(far)
+    result: dict[int, Judgement] = {}
     left = list(range(len(far)))
     while left:
         found = {i: _median(scores[i, [j for j in left if j != i]]) for i in left}
@@ -94,7 +94,7 @@ def judge(
         left.remove(worst)
     for i in left:
         result[i] = Judgement(True, found[i])
-    return result
+    return [result[i] for i in range(len(far))]
 
 
 def _fails(agreement: float, far: bool, limit: float) -> bool:

@@ -145,7 +145,7 @@ def project(
     count, settings = len(photos), projector.settings
     photos = _padded(photos)
 
-    def report() -> Projection:
+    def report(states: State) -> Projection:
         # on the host: what is cut out of an array on many devices has to be sent between them
         found = jax.device_get(projector.judge(states, photos))
         found = jax.tree.map(lambda leaf: leaf[:count], found)
@@ -154,17 +154,17 @@ def project(
         return found
 
     if states is None:
-        start = projector.best_of(photos[:count], 0) if start is None else start
-        states = projector.init(_padded(start))
+        first = projector.best_of(photos[:count], 0) if start is None else start
+        states = projector.init(_padded(first))
         states = dataclasses.replace(states, active=jnp.arange(len(photos)) < count)
-    found = report()
+    found = report(states)
     while (np.asarray(states.active) & (np.asarray(states.step) < settings.steps)).any():
         before, end = states, int(np.max(jax.device_get(states.step))) + chunk
         states = projector.advance(states, photos, end)
         if settings.plateau:
             falling = states.loss < (1 - settings.plateau) * before.loss
             states = dataclasses.replace(states, active=states.active & falling)
-        found = report()
+        found = report(states)
     return found
 
 

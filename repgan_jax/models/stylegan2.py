@@ -8,9 +8,9 @@ Letters: N batch, L style layers, D latent width, Dz input width, C channels, K 
 resolution.
 """
 
-from typing import Any
 import math
 import zlib
+from typing import Any
 
 import flax.linen as nn
 import jax

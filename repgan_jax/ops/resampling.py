@@ -130,10 +130,13 @@ def _between(
         shares: the first below a half, the second not.
     """
     given = [(knots, _from_knots), (x, _from_centres)]
-    given = [(picture, rule) for picture, rule in given if picture is not None]
-    columns = [(_interleave(*rule(picture, shares, 2), 2), rule) for picture, rule in given]
-    rows = [rule(picture, shares, 1) for picture, rule in columns]
-    return _interleave(*(sum(parts) for parts in zip(*rows, strict=True)), 1)
+    rows = []
+    for picture, rule in given:
+        if picture is not None:
+            columns = _interleave(*rule(picture, shares, 2), 2)
+            rows.append(rule(columns, shares, 1))
+    first, second = (functools.reduce(operator.add, parts) for parts in zip(*rows, strict=True))
+    return _interleave(first, second, 1)
 
 
 def _from_knots(

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +55,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
             return
         with common.config_names(config, "autoshot", "generate"):
             best, segmenter = _train(config, workdir, stage.folder)
-        if distributed.leads():
+        if segmenter:
             segmenter.save(stage.folder / RESULT)
             stage.finish({"steps": config.autoshot.steps, "held_out_mean_iou": best})
 
@@ -90,6 +91,7 @@ def _train(config: ConfigDict, workdir: Path, folder: Path) -> tuple[float, Segm
         options,
         backend=config.backend,
     )
+    board: Any
     with (
         common.board(workdir, "autoshot") if leads else contextlib.nullcontext() as board,
         preemption.deferred() as told,

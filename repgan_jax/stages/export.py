@@ -8,13 +8,18 @@ from tqdm import tqdm
 
 from repgan_jax.data import dataset, masks
 from repgan_jax.data.export.coco import Coco
-from repgan_jax.data.export.folders import CelebAMask, Example, Part, Voc
+from repgan_jax.data.export.folders import CelebAMask, Example, FolderWriter, Part, Voc
 from repgan_jax.data.export.parquet import Parquet
 from repgan_jax.errors import UserError
 from repgan_jax.io import files
 from repgan_jax.stages import common, datasets, labellers
 
-FORMATS = {"coco": Coco, "voc": Voc, "celebamask": CelebAMask, "parquet": Parquet}
+FORMATS: dict[str, type[FolderWriter] | type[Parquet]] = {
+    "coco": Coco,
+    "voc": Voc,
+    "celebamask": CelebAMask,
+    "parquet": Parquet,
+}
 FIELDS = ("generate.drop", "export.format", "export.held_out", "export.shard_size")
 
 

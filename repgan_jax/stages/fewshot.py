@@ -77,7 +77,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
             return
         palette = labellers.read_classes(config)
         if not distributed.leads():
-            _fit(config, palette, *_like_first(), flip=distributed.by_leader(lambda: None))
+            flip: Any = distributed.by_leader(lambda: None)  # what the first one decides
+            _fit(config, palette, *_like_first(), flip=flip)
             return
         shown = listing.find_photos(Path(options.shots) / "images", companions=(".json",))
         common.say_passed_over("fewshot", shown)

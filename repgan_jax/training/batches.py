@@ -52,7 +52,7 @@ def make_batches(
             targets = np.eye(num_classes, dtype=np.float32)[example["mask"]]
         return {"image": example["image"], "targets": targets, "position": np.int32(position)}
 
-    examples = grain.MapDataset.source(data)[:count].seed(seed).shuffle().repeat(epochs)
+    examples: Any = grain.MapDataset.source(data)[:count].seed(seed).shuffle().repeat(epochs)
     left = examples.map_with_index(to_training)[start * batch_size : steps * batch_size]
     share = batch_size // distributed.size()
     return iter(
