@@ -21,10 +21,11 @@ export CELEBAMASK_HQ ?= $(firstword $(wildcard data/celebamask_hq ../shared/data
 demo: weights/face
 	$(RUN) -m repgan_jax.main --config=configs/face.py
 
-## Style, then all tests, with their coverage. EXTRAS=test,reference adds PyTorch to compare with.
+## Style, types, then all tests, with their coverage. EXTRAS=test,reference adds PyTorch to compare with.
 test: $(VENV)/installed-$(EXTRAS)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 	$(RUN) -m pytest --cov --numprocesses=2 --dist=loadfile  # a test uses little more than a core
 
 ## Times and memory beside PyTorch and OpenVINO, into docs/performance.md: a quarter of an hour.
@@ -40,7 +41,7 @@ docs: $(VENV)/installed-docs
 
 ## Takes away what the targets above installed or cached; weights/ and runs/ stay.
 clean:
-	rm -rf $(VENV) build docs/_build *.egg-info .coverage .pytest_cache .ruff_cache
+	rm -rf $(VENV) build docs/_build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 weights/face: | $(VENV)/installed
