@@ -87,10 +87,13 @@ class LabelledPhotos(Sequence[tuple[np.ndarray, np.ndarray]]):
         self.names = tuple(name for name, _, _ in pairs)
         self._pairs, self._options, self._reader = pairs, options, None
         files = [mask for _, _, mask in pairs if is_path(mask)]
-        if files and options.layout == "fused" and not options.class_map:
-            self._reader = mask_files.choose_reader(
-                files, palette, options.reading, setting=setting
-            )
+        if files and options.layout == "fused":
+            if not options.class_map:
+                self._reader = mask_files.choose_reader(
+                    files, palette, options.reading, setting=setting
+                )
+            elif options.reading == "auto":
+                mask_files.expect_values(files, setting=setting)
 
     def __len__(self) -> int:
         return len(self._pairs)

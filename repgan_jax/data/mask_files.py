@@ -5,7 +5,7 @@ meant is stated, or found out from all files of the set together ("auto"), which
 whatever could mean something else is refused. The checks of that are in `mask_doubts`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from repgan_jax.palette import IGNORE, Palette
 
 RULES = ("auto", "ids", "colours")
 UNKNOWN = -1  # what pixels of no known meaning are, until they become 255
+_SAMPLE = 16  # files from which changes of a whole set are seen
 _TOLERATED = 1e-3  # share of a file's pixels that may be of no known meaning
 
 _SAVE = "save it as PNG, without smoothing, and without JPEG on the way"
@@ -190,6 +191,33 @@ class _Survey:
                 "folder are read alike; save them all as grey PNG of ids, or all in colours"
             )
         return f"{colours}: {no_colours}; nor are the values ids for certain: {ids.name}: {no_ids}"
+
+
+def expect_values(paths: Sequence[str | Path], *, setting: str = "reading") -> None:
+    """Raises UserError where the values of a set of mask files, whose meaning is stated, changed.
+
+    Programs number the colours of a palette anew, and smoothing makes values between those drawn.
+    Either changes the whole set, so some of the files are enough to see it.
+
+    Args:
+        paths: the mask files.
+        setting: what errors call the argument that states how masks are read.
+    """
+    some = [Path(paths[i]) for i in np.unique(np.linspace(0, len(paths) - 1, _SAMPLE).astype(int))]
+    files = {path: open_mask(path) for path in some}
+    way_out = f"or set {setting}=ids, if the values are as they were drawn"
+    if all(f.kind == "palette" and not mask_doubts.has_spare_colours(f) for f in files.values()):
+        raise UserError(
+            f"{some[0]}: all colours of its palette are used: a program may have numbered them, "
+            f"so that the values are not those that class_map names; {_SAVE}; {way_out}"
+        )
+    for path, file in files.items():
+        values = np.where(file.opaque, file.values, IGNORE)[file.codes]
+        if values.max() <= IGNORE and mask_doubts.is_smoothed(values, np.arange(IGNORE)[:, None]):
+            raise UserError(
+                f"{path}: its edges look smoothed: between two values lie others; resize masks by "
+                f"the nearest pixel; {way_out}"
+            )
 
 
 def read_values(path: str | Path) -> np.ndarray:

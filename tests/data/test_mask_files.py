@@ -292,3 +292,43 @@ def test_real_palette_masks_of_car_parts_are_ids(shared):
     assert reader.rule == "ids"
     for path in paths:
         np.testing.assert_array_equal(reader.read(path).ids, np.asarray(Image.open(path)))
+
+
+@pytest.fixture
+def stated(tmp_path):
+    """Three files of the ids 0 to 3, of a data set whose palette has colours for 20."""
+    rng, paths = np.random.default_rng(0), []
+    table = rng.permutation(256**3)[:20]
+    colours = np.stack([table >> 16, table >> 8 & 255, table & 255], -1).astype(np.uint8)
+    for i in range(3):
+        ids = rng.integers(0, 4, (6, 6)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        image = Image.fromarray(ids, "P")
+        image.putpalette(colours.tobytes())
+        image.save(paths.append(tmp_path / f"{i}.png") or paths[-1])
+    return paths
+
+
+def test_values_of_a_data_set_are_as_they_were_drawn(stated):
+    mask_files.expect_values(stated)
+    for path in stated[:2]:
+        Image.open(path).convert("RGB").quantize(256).save(path)
+    mask_files.expect_values(stated)  # one file shows that there is a palette for all
+    Image.open(stated[2]).convert("RGB").quantize(256).save(stated[2])
+    with pytest.raises(UserError, match="0.png: all colours of its palette are used: .*or set x="):
+        mask_files.expect_values(stated, setting="x")
+
+
+def test_smoothed_values_of_a_data_set_are_recognised(stated):
+    for path in stated:
+        grey = Image.fromarray(np.asarray(Image.open(path)) * 5)
+        grey.save(path)
+    mask_files.expect_values(stated)
+    grey.resize((40, 40), Image.Resampling.BILINEAR).save(stated[1])
+    with pytest.raises(UserError, match="1.png: its edges look smoothed: between two values lie"):
+        mask_files.expect_values(stated)
+
+
+def test_real_masks_with_stated_values_are_accepted(shared):
+    for folder in ("data/celebamask_hq/masks", "data/car_parts/test"):
+        files = sorted(shared(folder).rglob("*.png"))
+        mask_files.expect_values(files)
