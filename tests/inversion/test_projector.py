@@ -274,7 +274,7 @@ def test_a_loss_that_is_no_number_ends_it_with_step_and_settings(make, photos):
 
 def test_a_photo_that_is_no_number_ends_it_at_once(make, photos):
     kept = []
-    with pytest.raises(UserError, match=r"^b: the loss .* at step 0 \("):
+    with pytest.raises(UserError, match=r"^photo b: the loss .* at step 0 \("):
         project(
             make(SHORT),
             np.stack([photos[0], np.nan * photos[1]]),
