@@ -154,4 +154,4 @@ def test_a_converted_generator_is_used_from_the_users_own_config(run, tiny_chain
     flags = [flag for flag in flags if "shots" not in flag]
     code, _, err = run("-m", "repgan_jax", "--config=face", *flags, "--config.workdir=runs/face")
     assert code == 2
-    assert "repgan_jax/examples/face/latents.npz: w of shape" in err
+    assert "config.fewshot.shots: latents w of shape (512,); the generator expects (48,)" in err

@@ -107,6 +107,7 @@ def spread_step(
     def on_device(state: Any, batch: Any, fixed: Any) -> tuple[Any, Any]:
         return step(state, batch, *fixed)
 
+    on_device.__name__ = getattr(step, "__name__", "step")  # what profiles call the program
     if backend == "pmap":
         on_devices = jax.pmap(
             on_device,

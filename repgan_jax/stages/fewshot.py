@@ -77,8 +77,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
             return
         palette = labellers.read_classes(config)
         if not distributed.leads():
-            flip: Any = distributed.by_leader(lambda: None)  # what the first one decides
-            _fit(config, palette, *_like_first(), flip=flip)
+            like_first = _like_first()  # in the order in which the first process tells
+            flip = distributed.by_leader(lambda: False)
+            _fit(config, palette, *like_first, flip=flip)
             return
         shown = listing.find_photos(Path(options.shots) / "images", companions=(".json",))
         common.say_passed_over("fewshot", shown)

@@ -12,7 +12,7 @@ from repgan_jax.inversion import alignment
 from repgan_jax.inversion.alignment import Square
 from repgan_jax.io import images
 
-FACE = Path(__file__).parents[1] / "examples" / "face"
+FACE = Path(__file__).parents[2] / "examples" / "face"
 # Eyes a unit apart, mouth a unit below: half a side is 2 units, the centre 0.1 below the eyes.
 POINTS = np.array([(-0.5, 0), (0.5, 0), (0.02, 0.6), (-0.4, 1), (0.4, 1)])
 FRAMED = 0.5 + (POINTS - (0, 0.1)) / 4  # in the aligned picture, as parts of its side

@@ -101,5 +101,5 @@ def test_bfloat16_taps_give_float32_logits_close_to_exact_ones():
 
 
 def test_unknown_head_is_refused():
-    with pytest.raises(UserError, match="config.fewshot.head: 'cnn_xl' is unknown; .*'cnn_l'"):
+    with pytest.raises(UserError, match="^head: 'cnn_xl' is unknown; .*'cnn_l'"):
         heads.build("cnn_xl", K, SIZE)

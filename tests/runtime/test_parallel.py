@@ -140,7 +140,11 @@ def test_a_platform_that_is_not_there_is_named(monkeypatch):
         raise AssertionError  # as JAX does
 
     updates = []
-    config = SimpleNamespace(jax_platforms=None, update=lambda *change: updates.append(change))
+    config = SimpleNamespace(
+        jax_platforms=None,
+        read=lambda name: config.jax_platforms,
+        update=lambda *change: updates.append(change),
+    )
     monkeypatch.setattr(parallel.jax, "devices", missing)
     monkeypatch.setattr(parallel.jax, "config", config)
     monkeypatch.setattr(parallel, "backends", lambda: {"cpu": None})

@@ -19,7 +19,7 @@ import safetensors.numpy
 from repgan_jax.converters.pytorch_files import torch_file
 from repgan_jax.errors import UserError
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 OTHER_FILES = {
     b"": "empty",
     b"PK": "starts with b'PK'",
