@@ -131,9 +131,9 @@ def test_killed_at_random_it_ends_as_if_undisturbed(forks, whole, tmp_path):
 @pytest.mark.parametrize("count", [1, 2])
 def test_sigterm_ends_it_without_a_loss(forks, whole, tmp_path, count):
     workdir = tmp_path / "run"
-    *others, (code, output) = forks(
-        workdir, count=count, ends={count - 1: (20, 0.01, signal.SIGTERM)}
-    )
+    first_shard = str(workdir / "generate/shards")
+    ends = {count - 1: (1, 0.0, signal.SIGTERM)}
+    *others, (code, output) = forks(workdir, count=count, ends=ends, watched=first_shard)
     assert code == 0 and "stopped by SIGTERM; what is written is whole" in output
     for code, output in others:
         assert code == 75 and "error: process 1 of 2 has failed or was stopped" in output
