@@ -143,7 +143,7 @@ class DatasetJob:
         # a stream of random numbers of its own, apart from the heads' initial weights
         key = jax.random.fold_in(jax.random.key(options.seed), 1)
         self._sample = functools.partial(sample, parallel.replicate((generator, labeller, key)))
-        self._options, self._palette = options, labeller.palette
+        self._options, self._labels = options, (labeller.palette, labeller.flip)
         self.step = batch_size * len(parallel.devices())
         self.writer = dataset.Writer(
             Path(folder),
@@ -163,13 +163,14 @@ class DatasetJob:
         Args:
             origin: of the dataset, to be stated beside its size and classes.
         """
-        options = self._options
+        options, (palette, flip) = self._options, self._labels
         manifest = {
             **origin,
             "num_shards": len(self.writer.shard_lengths),
             "shard_size": options.shard_size,
             "num_images": options.num_images,
-            "palette": self._palette.to_json(),
+            "palette": palette.to_json(),
+            "flip": flip,
         }
         json_files.write(self.writer.folder / dataset.MANIFEST, manifest)
 

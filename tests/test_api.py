@@ -11,6 +11,7 @@ import pytest
 import repgan_jax
 import repgan_jax as rg
 from repgan_jax.errors import UserError
+from repgan_jax.training.augment import Augmentation
 
 FUNCTIONS = [name for name in repgan_jax.__all__ if inspect.isfunction(getattr(repgan_jax, name))]
 OBJECTS = ("Generator", "Labeller", "Segmenter")
@@ -130,3 +131,24 @@ def test_saved_generators_are_the_same_generator(tiny_chain, tmp_path):
 def test_logits_of_anything_but_float_images_are_refused(tiny_run, images):
     with pytest.raises(UserError, match=r"expected floats \[N, H, W, 3\]"):
         rg.load_segmenter(tiny_run.workdir)(images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "decision"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (False, {"flip": True}, True),
+        (True, {"augment": Augmentation(flip=0.0)}, False),
+    ],
+)
+def test_the_decision_on_flips_reaches_the_segmenter(labeller, tmp_path, labels, options, decision):
+    generator, labeller = labeller
+    labeller = dataclasses.replace(labeller, flip=labels)
+    settings = {"num_images": 12, "image_size": 32, "progress": False}
+    dataset = rg.generate_dataset(generator, labeller, tmp_path / "faces", **settings)
+    assert dataset.flip is labels and dataset.without([0]).flip is labels
+    training = {"widths": (8, 16), "steps": 2, "batch_size": 8, "warmup_steps": 1}
+    training |= {"progress": False, **options}
+    segmenter = rg.train_segmenter(jax.random.key(0), dataset, **training)
+    assert segmenter.flip is decision

@@ -201,6 +201,7 @@ class Dataset:
     Attributes:
         class_names: K names, in the order of the ids.
         palette: names and colours of the classes.
+        flip: whether images may be mirrored where networks learn from these labels.
     """
 
     def __init__(
@@ -209,10 +210,11 @@ class Dataset:
         class_names: Sequence[str],
         kept: Sequence[int] | None = None,
         palette: Palette | None = None,
+        flip: bool = True,
     ):
         self._source = source
         self._kept = range(len(source)) if kept is None else kept
-        self.class_names = tuple(class_names)
+        self.class_names, self.flip = tuple(class_names), flip
         self.palette = palette or Palette(self.class_names, default_colours(len(self.class_names)))
 
     def __len__(self) -> int:
@@ -236,7 +238,7 @@ class Dataset:
     def without(self, indices: Sequence[int]) -> "Dataset":
         """Returns the dataset without the examples at `indices`."""
         left = np.delete(np.asarray(self._kept), indices).tolist()
-        return Dataset(self._source, self.class_names, left, self.palette)
+        return Dataset(self._source, self.class_names, left, self.palette, self.flip)
 
 
 def open_dataset(folder: str | os.PathLike[str]) -> Dataset:
@@ -252,7 +254,8 @@ def open_dataset(folder: str | os.PathLike[str]) -> Dataset:
             if shards.count_records(Path(shard)) != length:
                 raise ValueError(f"{Path(shard).name} is missing or not whole")
         source, names = builder.as_data_source(split=SPLIT), builder.info.features["mask"].names
-        return Dataset(source, names, palette=_read_palette(Path(folder)))
+        palette, flip = _read_manifest(Path(folder))
+        return Dataset(source, names, palette=palette, flip=flip)
     except Exception as error:  # whatever TFDS or JSON find in a damaged folder
         raise UserError(
             f"{folder}: the dataset cannot be read ({error}); --config.stages=verify compares it "
@@ -260,12 +263,13 @@ def open_dataset(folder: str | os.PathLike[str]) -> Dataset:
         ) from error
 
 
-def _read_palette(folder: Path) -> Palette | None:
-    """Returns the palette in the dataset's manifest; None where an earlier version wrote it."""
+def _read_manifest(folder: Path) -> tuple[Palette | None, bool]:
+    """Returns (palette, flip) of the dataset's manifest; version 0.1.0 stated neither."""
     path = folder / MANIFEST
     remote.pull(path)
     found = json_files.read(path) if path.exists() else {}
-    return Palette.from_json(found["palette"]) if "palette" in found else None
+    palette = Palette.from_json(found["palette"]) if "palette" in found else None
+    return palette, found.get("flip", True)
 
 
 def read_scores(folder: str | Path) -> dict[str, np.ndarray]:

@@ -71,10 +71,6 @@ def _train(config: ConfigDict, workdir: Path, folder: Path) -> tuple[float, Segm
     options, leads = _options(config), distributed.leads()
     data = datasets.open_kept(config, workdir, folder)
     labeller = labellers.load(workdir)
-    example = data[0]
-    size = len(example["image"])
-    options.check_targets(has_probabilities="probabilities" in example)
-    options.check_sizes(size, len(example["mask"]))
     if options.augment.flip and not labeller.flip and leads:
         common.say("autoshot", "nothing is mirrored, as stage fewshot decided")
     trainer = Trainer(
@@ -84,7 +80,7 @@ def _train(config: ConfigDict, workdir: Path, folder: Path) -> tuple[float, Segm
             None,
             options.network(labeller.num_classes),
             labeller.palette,
-            size,
+            len(data[0]["image"]),
             bool(labeller.flip and options.augment.flip),
         ),
         folder,

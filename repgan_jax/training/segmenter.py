@@ -33,7 +33,7 @@ def train_segmenter(
     *,
     folder: str | os.PathLike[str] | None = None,
     palette: Palette | None = None,
-    flip: bool = True,
+    flip: bool | None = None,
     on_validation: Callable[[Validation], None] = lambda found: None,
     on_checkpoint: Callable[[], None] = lambda: None,
     stop: threading.Event | None = None,
@@ -53,7 +53,8 @@ def train_segmenter(
             `soft_targets`.
         folder: for checkpoints and the learning curve; None = a temporary one.
         palette: names and colours of the classes; None = the dataset's.
-        flip: whether mirrored images are used, in training and in prediction.
+        flip: whether mirrored images are used, in training and in prediction; None = as the
+            labeller of the dataset decided. Without flips in `augment`, they are not.
         on_validation: called after each validation.
         on_checkpoint: called when a checkpoint is on disk.
         stop: ends the training early, with a checkpoint, once it is set.
@@ -66,17 +67,16 @@ def train_segmenter(
     """
     chosen = TrainingOptions(**options)
     chosen.check()
-    example = dataset[0]
-    size = len(example["image"])
-    chosen.check_targets(has_probabilities="probabilities" in example)
-    chosen.check_sizes(size, len(example["mask"]))
+    size = len(dataset[0]["image"])
     palette = palette or dataset.palette
+    if flip is None:
+        flip = getattr(dataset, "flip", True)
     network = chosen.network(palette.num_classes)
     with tempfile.TemporaryDirectory(prefix="repgan_jax_training_") as temporary:
         trainer = Trainer(
             key,
             dataset,
-            Segmenter(None, network, palette, size, flip),
+            Segmenter(None, network, palette, size, bool(flip and chosen.augment.flip)),
             Path(folder or temporary),
             chosen,
             backend=backend,
@@ -116,8 +116,12 @@ class Trainer:
             backend: see `parallel`.
 
         Raises:
-            UserError: the batch does not fit the devices, or nothing is left to train on.
+            UserError: options that do not fit the dataset, a batch that does not fit the devices,
+                or nothing left to train on.
         """
+        example = dataset[0]
+        options.check_targets(has_probabilities="probabilities" in example)
+        options.check_sizes(len(example["image"]), len(example["mask"]))
         self._dataset, self._segmenter = dataset, segmenter
         self._folder, self._options, self._backend = folder, options, backend
         self._key, self._seed = key, int(jax.device_get(jax.random.key_data(key)).ravel()[-1])
